@@ -1,0 +1,40 @@
+"""What verl and vLLM take for granted and a CPU does not have; each function changes one module after its import."""
+
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+_FSDP2_ENGINES = {"language_model": "FSDPEngineWithLMHead", "value_model": "FSDPEngineWithValueHead"}
+
+
+def collapse_backend(verl_distributed: ModuleType) -> None:
+    """verl asks for one backend on the host and one on the device; torch refuses the list when both are the CPU."""
+
+    def init(wrapped, instance, args: tuple, kwargs: dict[str, Any]):
+        if kwargs.get("backend") == "cpu:gloo,cpu:gloo":
+            kwargs = {**kwargs, "backend": "gloo"}
+        return wrapped(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(verl_distributed.torch.distributed, "init_process_group", init)
+
+
+def register_fsdp2_engine(transformer_impl: ModuleType) -> None:
+    """verl registers its FSDP engines for cuda and npu; FSDP2 runs on gloo as it is."""
+    for model_type, name in _FSDP2_ENGINES.items():
+        register = transformer_impl.EngineRegistry.register(model_type=model_type, backend="fsdp2", device="cpu")
+        register(getattr(transformer_impl, name))
+
+
+def keep_linear_weights(vllm_layers_utils: ModuleType) -> None:
+    """vLLM's CPU build packs each linear weight and drops the original, so a second weight sync finds nothing to
+    write to. Keep it and compute with torch."""
+    pack = vllm_layers_utils.dispatch_cpu_unquantized_gemm
+
+    def keep(layer: Any, remove_weight: bool) -> None:
+        if layer.weight.ndim != 2:
+            pack(layer, remove_weight)
+        else:
+            layer.cpu_linear = vllm_layers_utils.torch.nn.functional.linear
+
+    vllm_layers_utils.dispatch_cpu_unquantized_gemm = keep

@@ -1,0 +1,1 @@
+def problems(config): return []

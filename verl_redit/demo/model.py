@@ -1,0 +1,135 @@
+"""A tiny Qwen2 with its own tokenizer, warm-started by supervised training on demonstrations of mixed quality."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from verl_redit.demo.task import Problem, demonstration
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+BATCH = 64
+LEARNING_RATE = 3e-3
+
+
+def build_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with single-digit numbers: any text round-trips, words of the corpus are short."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=448,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*corpus, "user\nassistant\n"], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
+    """About 0.9 M parameters. Heads of 32 because vLLM's CPU attention takes no smaller ones; the vocabulary is as
+    long as the tokenizer because vLLM masks the rest and training does not."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        torch_dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, problem: Problem, response: str) -> tuple[list[int], list[int]]:
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": problem.question}], add_generation_prompt=True, tokenize=False
+    )
+    return tokenizer.encode(prompt), tokenizer.encode(response) + [tokenizer.eos_token_id]
+
+
+def _batch(pairs: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels, both (batch, longest); labels are -100 outside the response."""
+    longest = max(len(prompt) + len(response) for prompt, response in pairs)
+    ids = torch.full((len(pairs), longest), pad)
+    labels = torch.full((len(pairs), longest), -100)
+    for row, (prompt, response) in enumerate(pairs):
+        ids[row, : len(prompt) + len(response)] = torch.tensor(prompt + response)
+        labels[row, len(prompt) : len(prompt) + len(response)] = torch.tensor(response)
+    return ids, labels
+
+
+def warm_start(
+    problems: list[Problem], seed: int, steps: int, progress: Callable[[int, float], None]
+) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    """Train on demonstrations of mixed quality with AdamW, linear warm-up and cosine decay.
+
+    Args:
+        problems: where the questions come from.
+        seed: of the weights, the demonstrations and their order.
+        steps: batches of 64.
+        progress: called with the step and the loss after each step.
+    """
+    draw = random.Random(f"{seed}/warm start")
+    tokenizer = build_tokenizer([f"{problem.question}\n{problem.solution()}" for problem in problems])
+    model = build_model(tokenizer, seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    for step in range(1, steps + 1):
+        chosen = [draw.choice(problems) for _ in range(BATCH)]
+        ids, labels = _batch(
+            [_encode(tokenizer, problem, demonstration(problem, draw)) for problem in chosen], tokenizer.pad_token_id
+        )
+        rate = min(step / 30, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate
+        loss = model(input_ids=ids, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        progress(step, loss.item())
+    return model, tokenizer
+
+
+@torch.no_grad()
+def greedy_accuracy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem]) -> float:
+    """Share of problems whose greedy answer verl's GSM8K scorer marks 1."""
+    return _accuracy(model, tokenizer, problems, do_sample=False)
+
+
+def _accuracy(model, tokenizer, problems: list[Problem], **generation) -> float:
+    from verl.utils.reward_score.gsm8k import compute_score
+
+    prompts = [_encode(tokenizer, problem, "")[0] for problem in problems]
+    tokenizer.padding_side = "left"
+    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
+    output = model.generate(**batch, max_new_tokens=24, **generation)
+    texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return sum(compute_score(text, str(p.answer)) for text, p in zip(texts, problems, strict=True)) / len(problems)
+
+
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a folder that verl, vLLM and transformers load as any other model."""
+    model.save_pretrained(folder)
+    tokenizer.padding_side = "right"
+    tokenizer.save_pretrained(folder)

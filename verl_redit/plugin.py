@@ -1,0 +1,78 @@
+"""What happens on ``import verl``: when host module X is imported, install adapter Y.
+
+verl imports this module through the ``verl.plugins`` entry point at the end of ``import verl``, in every process.
+So nothing heavy is imported here: each adapter is imported only when the module it extends is.
+"""
+
+import importlib
+import importlib.metadata
+import logging
+import os
+from types import ModuleType
+
+import wrapt
+from packaging.specifiers import SpecifierSet
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED_VERL = SpecifierSet(">=0.9.1,<0.10")
+
+ADAPTERS = {
+    "hydra.core.plugins": "verl_redit.config:add_search_path",
+    "verl.utils.config": "verl_redit.preflight:check_before_start",
+    "verl.experimental.reward_loop.reward_manager": "verl_redit.redit.reward_manager:register",
+    "verl.trainer.ppo.v1.replay_buffer": "verl_redit.redit.failure:stop_training",
+}
+
+CPU_HOST_ADAPTERS = {
+    "verl.plugin.platform.platform_manager": "verl_redit.cpu.platform:register",
+    "verl.utils.distributed": "verl_redit.cpu.adapters:collapse_backend",
+    "verl.workers.engine.fsdp.transformer_impl": "verl_redit.cpu.adapters:register_fsdp2_engine",
+    "vllm.model_executor.layers.utils": "verl_redit.cpu.adapters:keep_linear_weights",
+}
+
+# host module -> adapter, filled as the host modules are imported; `verl-redit doctor` reads it
+installed: dict[str, str] = {}
+
+
+def on_cpu_host() -> bool:
+    """Whether this process runs verl on the CPU host, which is chosen by ``VERL_PLATFORM=cpu`` and nothing else."""
+    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
+def check_verl_version() -> None:
+    """Raise ImportError if the installed verl is one this release was not written for."""
+    version = importlib.metadata.version("verl")
+    if not SUPPORTED_VERL.contains(version, prereleases=True):
+        raise ImportError(
+            f"verl-redit supports verl {SUPPORTED_VERL}, but verl {version} is installed: "
+            f"pip install 'verl{SUPPORTED_VERL}', or a verl-redit release that names verl {version}."
+        )
+
+
+def _install(adapter: str, host: ModuleType) -> None:
+    module, function = adapter.split(":")
+    try:
+        getattr(importlib.import_module(module), function)(host)
+    except Exception:
+        logger.exception("verl-redit could not extend %s; run `verl-redit doctor`", host.__name__)
+        raise
+    installed[host.__name__] = adapter
+
+
+def load() -> None:
+    """Register the post-import hooks. Errors are logged before they are raised, because verl hides them."""
+    try:
+        check_verl_version()
+        if on_cpu_host():
+            from verl_redit.cpu.vllm_metadata import answer_for_vllm
+
+            answer_for_vllm()
+        for host, adapter in (ADAPTERS | (CPU_HOST_ADAPTERS if on_cpu_host() else {})).items():
+            wrapt.register_post_import_hook(lambda module, adapter=adapter: _install(adapter, module), host)
+    except Exception:
+        logger.exception("verl-redit is not loaded; run `verl-redit doctor`")
+        raise
+
+
+load()

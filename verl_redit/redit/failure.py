@@ -1,0 +1,45 @@
+"""A reward that failed must stop the run. verl logs it, pads the group and goes on, so the message takes its own way:
+the reward worker leaves it in Ray's key-value store, under the job's id, and the trainer raises it at its next poll.
+"""
+
+from types import ModuleType
+
+import ray
+import wrapt
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+_NAMESPACE = b"verl_redit"
+
+
+class TrainingStopped(RuntimeError):
+    """The reward manager reported a failure; the message names the row and the reason."""
+
+
+def _key() -> bytes:
+    return f"failure:{ray.get_runtime_context().get_job_id()}".encode()
+
+
+def report(message: str) -> None:
+    """Leave ``message`` for the trainer of this job; the first one is kept. Without Ray the caller's raise is enough."""
+    if ray.is_initialized():
+        _internal_kv_put(_key(), message.encode(), overwrite=False, namespace=_NAMESPACE)
+
+
+def reported() -> str | None:
+    """The first message reported in this job."""
+    if not ray.is_initialized():
+        return None
+    message = _internal_kv_get(_key(), namespace=_NAMESPACE)
+    return message.decode() if message else None
+
+
+def stop_training(replay_buffer: ModuleType) -> None:
+    """Let the trainer ask for reported failures each time it polls for finished rollouts."""
+
+    def poll(wrapped, instance, args, kwargs):
+        wrapped(*args, **kwargs)
+        # after the poll: a failed group becomes visible later than its message, so this cannot miss one
+        if message := reported():
+            raise TrainingStopped(message)
+
+    wrapt.wrap_function_wrapper(replay_buffer, "ReplayBuffer._sync_metadata_from_transfer_queue", poll)

@@ -1,0 +1,50 @@
+"""Keyed draws: the noise of a sample is a function of its key, so worker count, order, retry and resume change nothing.
+
+The authors draw from one global random stream (read in a public copy of their TRL scripts, 2506.18631); here each draw
+has its own key and no generator is advanced. Shapes are those of section 3 of the paper: Gaussian, or uniform with the
+same variance.
+"""
+
+import hashlib
+import json
+import math
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+_STANDARD_NORMAL = NormalDist()
+
+
+class Key(NamedTuple):
+    """What one draw depends on.
+
+    Args:
+        seed: the run's dithering seed.
+        data_source: the row's data source.
+        index: the row's index in its data source, or a hash of its prompt (`prompt_digest`).
+        step: the row's ``global_steps``.
+        session: number of the rollout in its group, from 0.
+    """
+
+    seed: int
+    data_source: str
+    index: int | str
+    step: int
+    session: int
+
+
+def prompt_digest(messages: Any) -> str:
+    """A stable index for a row that has none: 128 bits of its prompt, as hexadecimal text."""
+    text = json.dumps(messages, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def uniform_variate(key: Key) -> float:
+    """A number in the open interval (0, 1), with 53 random bits, that depends on the key alone."""
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).digest()
+    return ((int.from_bytes(digest, "big") >> 11) + 0.5) * 2.0**-53
+
+
+def unit_noise(distribution: str, key: Key) -> float:
+    """One draw with mean 0 and variance 1: standard normal, or uniform on [-√3, √3]."""
+    variate = uniform_variate(key)
+    return _STANDARD_NORMAL.inv_cdf(variate) if distribution == "gaussian" else math.sqrt(3) * (2 * variate - 1)

@@ -1,0 +1,125 @@
+"""The reward manager ``redit``: any registered manager, with noise added to the training reward."""
+
+import math
+from numbers import Integral
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from verl import DataProto
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+from verl.experimental.reward_loop.reward_manager.registry import get_reward_manager_cls
+
+from verl_redit.redit import failure
+from verl_redit.redit.config import ReditConfig
+from verl_redit.redit.noise import Key, prompt_digest, unit_noise
+from verl_redit.settings import parse
+
+
+class RewardError(RuntimeError):
+    """A reward that is not a number, or a row that cannot be dithered. Ends the run."""
+
+
+class Row(NamedTuple):
+    """What is known of the sample before it is scored."""
+
+    key: Key
+    is_training: bool
+
+
+class ReditRewardManager(RewardManagerBase):
+    """Scores with ``redit.inner`` and adds ``noise_std`` times a keyed unit draw to the reward of training rows.
+
+    Adds ``redit_raw_reward`` and ``redit_noise`` (reward units; 0 in validation) to ``reward_extra_info`` of every
+    sample and leaves all other extras, ``acc`` among them, as the inner manager made them. With ``std=0`` nothing is
+    added and the inner result is returned as it is.
+
+    A row is a training row if verl forwards a ``validate`` flag and it is false, else if ``extra_info.split`` is
+    ``train``, else if ``redit.unlabelled_rows`` says so. verl 0.9.1 forwards no flag.
+
+    Differs from the paper's code (a public copy of its TRL scripts): one draw for the summed reward instead of one for
+    each component, and keyed draws instead of a global random stream.
+
+    Raises:
+        RewardError: from ``run_single``, when the inner manager fails or returns no finite number, or when the row
+            cannot be told from validation. It stops the run; no failure is turned into a reward.
+    """
+
+    def __init__(self, config, tokenizer, compute_score, **kwargs):
+        super().__init__(config, tokenizer, compute_score)
+        self.settings = parse(ReditConfig, config.get("redit"), "redit")
+        self.inner = get_reward_manager_cls(self.settings.inner)(config, tokenizer, compute_score, **kwargs)
+
+    async def run_single(self, data: DataProto) -> dict:
+        columns = {name: values[-1] for name, values in data.non_tensor_batch.items()}
+        try:
+            row = self._read_row(columns, data.meta_info)
+            result = await self.inner.run_single(data)
+            reward = self._checked(result["reward_score"])
+        except Exception as error:
+            message = f"reward manager 'redit' stopped the run at {_place(columns)}: {_reason(error)}"
+            failure.report(message)
+            raise RewardError(message) from error
+        if self.settings.std == 0:
+            return result
+        noise = self.settings.noise_std * unit_noise(self.settings.distribution, row.key) if row.is_training else 0.0
+        extra_info = {**result["reward_extra_info"], "redit_raw_reward": reward, "redit_noise": noise}
+        return {"reward_score": reward + noise, "reward_extra_info": extra_info}
+
+    def _read_row(self, columns: dict[str, Any], meta_info: dict[str, Any]) -> Row:
+        extra_info = columns.get("extra_info")
+        if not isinstance(extra_info, dict):
+            raise RewardError("the row has no extra_info; write {'split': 'train', 'index': <row number>} into it")
+        index = extra_info.get("index")
+        key = Key(
+            seed=self.settings.seed,
+            data_source=str(columns["data_source"]),
+            index=_plain(index) if isinstance(index, str | Integral) else prompt_digest(columns.get("raw_prompt")),
+            step=int(columns.get("global_steps", 0)),
+            session=int(columns.get("session_id", 0)),
+        )
+        validate = columns.get("validate", meta_info.get("validate"))
+        if validate is not None:
+            return Row(key, is_training=not validate)
+        split = extra_info.get("split") or self.settings.unlabelled_rows
+        if split is None:
+            raise RewardError(
+                "neither verl nor the row tells whether this is training or validation. Three ways to mend it: write "
+                "'split' ('train' or another name) into extra_info of every row; or set redit.unlabelled_rows=train "
+                "(or validation) for rows without one; or use a verl that forwards `validate` to the reward manager"
+            )
+        return Row(key, is_training=split == "train")
+
+    @staticmethod
+    def _checked(reward: Any) -> float:
+        if reward is None or isinstance(reward, str | bytes):
+            raise RewardError(f"the scorer returned {reward!r}; it must return a number")
+        reward = float(reward)
+        if not math.isfinite(reward):
+            raise RewardError(f"the scorer returned {reward}; it must return a finite number")
+        return reward
+
+
+def _plain(index: str | Integral) -> int | str:
+    return index if isinstance(index, str) else int(index)
+
+
+def _place(columns: dict[str, Any]) -> str:
+    extra_info = columns.get("extra_info")
+    index = extra_info.get("index") if isinstance(extra_info, dict) else None
+    return (
+        f"data_source={columns.get('data_source')!r}, extra_info.index={index}, "
+        f"step={columns.get('global_steps')}, session={columns.get('session_id')}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RewardError):
+        return str(error)
+    if isinstance(error, KeyError) and error.args == ("score",):
+        return "the scorer returned a dict without 'score'"
+    return f"the scorer raised {type(error).__name__}: {error}"
+
+
+def register(host: ModuleType) -> None:
+    """Register the manager under the name ``redit``."""
+    host.register("redit")(ReditRewardManager)

@@ -1,0 +1,36 @@
+"""From a config node to a frozen dataclass: types checked, unknown keys refused with the nearest valid name."""
+
+import difflib
+from dataclasses import fields
+from typing import Any, TypeVar, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+T = TypeVar("T")
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """A hint for a mistyped name: the nearest valid one if there is one, then all of them."""
+    close = difflib.get_close_matches(name, valid, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"valid: {', '.join(sorted(valid))}"
+
+
+def parse(cls: type[T], node: Any, where: str) -> T:
+    """Build ``cls`` from the config node that the user wrote at ``where`` (for example ``redit``).
+
+    Raises:
+        ValueError: unknown key, wrong type or a value that ``cls`` refuses; the message starts with the full key.
+    """
+    if node is None:
+        node = {}
+    valid = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in node:
+        if key not in valid:
+            raise ValueError(f"{where}.{key}: unknown key; {nearest(str(key), valid)}")
+    try:
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), node)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from error
