@@ -1,3 +1,17 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What happens on ``import verl``: when host module X is imported, install adapter Y.
 
 verl imports this module through the ``verl.plugins`` entry point at the end of ``import verl``, in every process.
@@ -17,27 +31,34 @@ logger = logging.getLogger(__name__)
 
 SUPPORTED_VERL = SpecifierSet(">=0.9.1,<0.10")
 
-ADAPTERS = {
-    "hydra.core.plugins": "verl_redit.config:add_search_path",
-    "verl.utils.config": "verl_redit.preflight:check_before_start",
-    "verl.experimental.reward_loop.reward_manager": "verl_redit.redit.reward_manager:register",
-    "verl.trainer.ppo.v1.replay_buffer": "verl_redit.redit.failure:stop_training",
-}
+# (host module, adapter that is called with it)
+ADAPTERS = [
+    ("hydra.core.plugins", "verl_redit.config:add_search_path"),
+    ("verl.utils.config", "verl_redit.preflight:check_before_start"),
+    ("verl.experimental.reward_loop.reward_manager", "verl_redit.redit.reward_manager:register"),
+    ("verl.trainer.ppo.v1.replay_buffer", "verl_redit.redit.failure:stop_training"),
+]
 
-CPU_HOST_ADAPTERS = {
-    "verl.plugin.platform.platform_manager": "verl_redit.cpu.platform:register",
-    "verl.utils.distributed": "verl_redit.cpu.adapters:collapse_backend",
-    "verl.workers.engine.fsdp.transformer_impl": "verl_redit.cpu.adapters:register_fsdp2_engine",
-    "vllm.model_executor.layers.utils": "verl_redit.cpu.adapters:keep_linear_weights",
-}
+CPU_HOST_ADAPTERS = [
+    ("verl.plugin.platform.platform_manager", "verl_redit.cpu.platform:register"),
+    ("verl.utils.distributed", "verl_redit.cpu.adapters:collapse_backend"),
+    ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.cpu.adapters:register_fsdp2_engine"),
+    ("verl.trainer.ppo.v1.replay_buffer", "verl_redit.cpu.adapters:poll_often"),
+    ("vllm.model_executor.layers.utils", "verl_redit.cpu.adapters:keep_linear_weights"),
+]
 
-# host module -> adapter, filled as the host modules are imported; `verl-redit doctor` reads it
-installed: dict[str, str] = {}
+# adapters called so far in this process; `verl-redit doctor` reads it
+called: set[str] = set()
 
 
 def on_cpu_host() -> bool:
     """Whether this process runs verl on the CPU host, which is chosen by ``VERL_PLATFORM=cpu`` and nothing else."""
     return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
+def adapters() -> list[tuple[str, str]]:
+    """The host modules and adapters of this process."""
+    return ADAPTERS + CPU_HOST_ADAPTERS if on_cpu_host() else ADAPTERS
 
 
 def check_verl_version() -> None:
@@ -57,7 +78,7 @@ def _install(adapter: str, host: ModuleType) -> None:
     except Exception:
         logger.exception("verl-redit could not extend %s; run `verl-redit doctor`", host.__name__)
         raise
-    installed[host.__name__] = adapter
+    called.add(adapter)
 
 
 def load() -> None:
@@ -65,10 +86,8 @@ def load() -> None:
     try:
         check_verl_version()
         if on_cpu_host():
-            from verl_redit.cpu.vllm_metadata import answer_for_vllm
-
-            answer_for_vllm()
-        for host, adapter in (ADAPTERS | (CPU_HOST_ADAPTERS if on_cpu_host() else {})).items():
+            importlib.import_module("verl_redit.cpu.vllm_metadata").answer_for_vllm()
+        for host, adapter in adapters():
             wrapt.register_post_import_hook(lambda module, adapter=adapter: _install(adapter, module), host)
     except Exception:
         logger.exception("verl-redit is not loaded; run `verl-redit doctor`")

@@ -1,12 +1,32 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Checks before verl starts Ray, the actors or vLLM: a mistake is told in seconds and by the name of its setting."""
 
+import fcntl
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 import wrapt
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit import plugin
+
+_locks: list[IO] = []  # held until this process ends
 
 
 class ConfigError(ValueError):
@@ -24,24 +44,56 @@ def check_before_start(verl_config: ModuleType) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError if a run that uses the suite cannot work; a run that does not is left alone."""
-    if problems := list(_problems(config)):
+    """Raise ConfigError if a run that uses the suite cannot work; a run that does not use it is left alone."""
+    uses_redit = OmegaConf.select(config, "reward.reward_manager.name") == "redit"
+    if not (uses_redit or "redit" in config or "host" in config or plugin.on_cpu_host()):
+        return
+    if problems := list(_problems(config, uses_redit)):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"verl-redit cannot start this run:\n{listed}")
+    _claim(Path(config.trainer.default_local_dir))
 
 
-def _problems(config: DictConfig) -> Iterator[str]:
-    host = OmegaConf.select(config, "host.platform")
-    if host and not plugin.on_cpu_host():
-        yield "host.platform=cpu: set VERL_PLATFORM=cpu in the environment as well, or drop +host=cpu"
-    uses_redit = OmegaConf.select(config, "reward.reward_manager.name") == "redit"
+def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
+    yield from _missing_paths(config)
     if plugin.on_cpu_host():
-        from verl_redit.cpu.limits import problems
+        from verl_redit.cpu import limits
 
-        yield from problems(config)
+        yield from limits.problems(config)
+    elif "host" in config:
+        yield "host: +host=cpu also needs VERL_PLATFORM=cpu in the environment; set it, or drop +host=cpu"
     if uses_redit:
         from verl_redit.redit import startup
 
         yield from startup.problems(config)
     elif "redit" in config:
-        yield "redit: set, but reward.reward_manager.name is not redit; add +redit=gaussian or drop the redit settings"
+        yield "redit: has settings, but reward.reward_manager.name is not redit; add +redit=gaussian or drop them"
+
+
+def _missing_paths(config: DictConfig) -> Iterator[str]:
+    model = str(config.actor_rollout_ref.model.path)
+    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().is_dir():
+        yield f"actor_rollout_ref.model.path: there is no folder {model}"
+    for setting in ("data.train_files", "data.val_files"):
+        files = OmegaConf.select(config, setting)
+        for file in [files] if isinstance(files, str) else files or []:
+            if "://" not in file and not Path(file).expanduser().is_file():
+                yield f"{setting}: there is no file {file}"
+
+
+def _claim(folder: Path) -> None:
+    """Refuse a folder that another run on this machine is writing to, as long as this process lives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".verl_redit.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise ConfigError(
+            f"trainer.default_local_dir: process {lock.read().strip()} is writing its checkpoints to {folder}; "
+            "wait for it, or give this run another folder"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    _locks.append(lock)

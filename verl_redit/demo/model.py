@@ -1,3 +1,17 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A tiny Qwen2 with its own tokenizer, warm-started by supervised training on demonstrations of mixed quality."""
 
 import math
@@ -112,18 +126,17 @@ def warm_start(
 
 
 @torch.no_grad()
-def greedy_accuracy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem]) -> float:
-    """Share of problems whose greedy answer verl's GSM8K scorer marks 1."""
-    return _accuracy(model, tokenizer, problems, do_sample=False)
-
-
-def _accuracy(model, tokenizer, problems: list[Problem], **generation) -> float:
+def sampled_accuracy(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seed: int
+) -> float:
+    """Share of problems whose answer, sampled at temperature 1, verl's GSM8K scorer marks 1."""
     from verl.utils.reward_score.gsm8k import compute_score
 
-    prompts = [_encode(tokenizer, problem, "")[0] for problem in problems]
     tokenizer.padding_side = "left"
-    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
-    output = model.generate(**batch, max_new_tokens=24, **generation)
+    batch = tokenizer.pad({"input_ids": [_encode(tokenizer, row, "")[0] for row in problems]}, return_tensors="pt")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        output = model.generate(**batch, max_new_tokens=24, do_sample=True, temperature=1.0, top_k=0)
     texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return sum(compute_score(text, str(p.answer)) for text, p in zip(texts, problems, strict=True)) / len(problems)
 

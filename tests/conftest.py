@@ -1,0 +1,47 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""All tests run on the CPU host; it is chosen here, before anything imports verl."""
+
+import os
+
+os.environ["VERL_PLATFORM"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import verl  # noqa: F401  loads the plugin
+from hydra import compose, initialize_config_module
+
+SHARED_GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
+
+
+@pytest.fixture
+def verl_config():
+    """Compose verl's own trainer config with overrides, as its entry point does."""
+
+    def composed(*overrides: str):
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            return compose("ppo_trainer", overrides=list(overrides))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def gsm8k_source() -> Path:
+    """The folder with GSM8K's train.jsonl and test.jsonl, or skip."""
+    if not (SHARED_GSM8K / "train.jsonl").is_file():
+        pytest.skip(f"needs the real GSM8K in {SHARED_GSM8K}")
+    return SHARED_GSM8K

@@ -1,0 +1,85 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_redit.redit.startup import problems
+
+LABELLED = {"split": "train", "index": 0}
+
+
+@pytest.fixture
+def found(verl_config, tmp_path):
+    """The problems of a run on the given training rows, with the given overrides."""
+
+    def look(rows, *overrides, file="train.parquet"):
+        path = tmp_path / file
+        if path.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        else:
+            path.write_text("\n".join(map(json.dumps, rows)))
+        return list(
+            problems(verl_config("+redit=gaussian", f"data.train_files={path}", f"data.val_files={path}", *overrides))
+        )
+
+    return look
+
+
+def row(extra_info, **columns):
+    return {"data_source": "a", "prompt": "?", "extra_info": extra_info, **columns}
+
+
+def test_labelled_rows_are_fine(found):
+    assert found([row(LABELLED), row({"split": "train", "index": 1})]) == []
+
+
+def test_a_file_without_extra_info_is_refused(found):
+    problem = found([{"data_source": "a", "prompt": "?"}])[0]
+    assert problem.startswith("data.train_files: ") and "has no column extra_info" in problem
+
+
+def test_the_first_row_without_a_split_is_named(found):
+    problem = found([row(LABELLED), row({"split": None, "index": 1}), row({"split": None, "index": 2})])[0]
+    assert "train.parquet row 1: extra_info has no split, nor have 1 other rows" in problem
+    assert "redit.unlabelled_rows=train or validation" in problem
+
+
+def test_unlabelled_rows_can_be_declared(found):
+    assert found([row({"index": 1})], "redit.unlabelled_rows=train") == []
+
+
+def test_other_formats_are_left_to_the_run(found):
+    assert found([{"data_source": "a"}], file="train.jsonl") == []
+
+
+def test_an_inner_manager_that_does_not_exist_is_refused_with_the_nearest_name(found):
+    problem = found([row(LABELLED)], "redit.inner=naiv")[0]
+    assert problem.startswith("redit.inner: 'naiv' is not a registered reward manager; did you mean 'naive'?")
+
+
+def test_bad_settings_are_told(found):
+    assert found([row(LABELLED)], "redit.std=-1") == [
+        "redit.std: -1.0 is not a standard deviation; give a finite number, 0 or larger"
+    ]
+
+
+def test_rows_with_the_same_key_are_reported(found, caplog):
+    assert found([row(LABELLED), row(LABELLED), row({"split": "train", "index": 1})]) == []
+    assert (
+        "1 pairs of data_source and extra_info.index occur more than once (first: 'a', 0 in rows [0, 1])" in caplog.text
+    )

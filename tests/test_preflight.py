@@ -1,0 +1,132 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import verl.utils.config
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+
+from verl_redit import preflight
+from verl_redit.preflight import ConfigError, check
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist([{"data_source": "a", "extra_info": {"split": "train", "index": 0}}]), path)
+    return path
+
+
+@pytest.fixture
+def config(verl_config, rows, tmp_path):
+    """A run that can start, with overrides."""
+
+    def composed(*overrides):
+        return verl_config(
+            "+host=cpu", "+redit=gaussian", f"data.train_files={rows}", f"data.val_files=[{rows}]",
+            f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
+            *overrides,
+        )  # fmt: skip
+
+    return composed
+
+
+@pytest.fixture(autouse=True)
+def release():
+    yield
+    while preflight._locks:
+        preflight._locks.pop().close()
+
+
+def message(config) -> str:
+    with pytest.raises(ConfigError) as error:
+        check(config)
+    return str(error.value)
+
+
+def test_a_run_that_can_start_starts(config):
+    check(config())
+
+
+def test_verls_entry_point_is_checked_before_verl_checks(config):
+    broken = config("redit.std=-1")
+    with pytest.raises(ConfigError, match=r"redit\.std: -1\.0 is not a standard deviation"):
+        verl.utils.config.validate_config(
+            config=broken,
+            use_reference_policy=need_reference_policy(broken),
+            use_critic=need_critic(broken),
+        )
+
+
+def test_all_problems_are_told_at_once(config):
+    text = message(config("redit.std=-1", "actor_rollout_ref.rollout.enforce_eager=false", "data.train_files=nowhere"))
+    assert text.startswith("verl-redit cannot start this run:\n  - ")
+    assert text.count("\n  - ") == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "actor_rollout_ref.model.path=/no/such/model",
+            "actor_rollout_ref.model.path: there is no folder /no/such/model",
+        ),
+        ("data.train_files=/no/such.parquet", "data.train_files: there is no file /no/such.parquet"),
+        ("data.val_files=[/no/such.parquet]", "data.val_files: there is no file /no/such.parquet"),
+        ("reward.reward_manager.name=naive", "redit: has settings, but reward.reward_manager.name is not redit"),
+        ("redit.inner=redit", "redit.inner: 'redit' cannot wrap itself"),
+        ("+redit.sdt=1", "redit.sdt: unknown key; did you mean 'std'?"),
+    ],
+)
+def test_a_mistake_is_told_by_the_name_of_its_setting(config, override, expected):
+    assert expected in message(config(override))
+
+
+def test_a_hub_name_and_a_remote_file_are_not_looked_for_here(config):
+    check(config("actor_rollout_ref.model.path=Qwen/Qwen2.5-0.5B-Instruct", "data.val_files=hdfs://rows.parquet"))
+
+
+def test_the_cpu_host_needs_its_environment_variable(config, monkeypatch):
+    monkeypatch.setenv("VERL_PLATFORM", "nvidia")
+    assert "host: +host=cpu also needs VERL_PLATFORM=cpu" in message(config())
+
+
+def test_a_run_without_the_suite_is_left_alone(verl_config, monkeypatch):
+    monkeypatch.setenv("VERL_PLATFORM", "nvidia")
+    check(verl_config("data.train_files=/no/such.parquet"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(config, tmp_path):
+    other = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import sys, verl, time; from pathlib import Path; from verl_redit.preflight import _claim; "
+            "_claim(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)",
+            str(tmp_path / "checkpoints"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        while "held" not in other.stdout.readline():
+            assert other.poll() is None, "the first run did not start"
+        assert f"trainer.default_local_dir: process {other.pid} is writing its checkpoints" in message(config())
+    finally:
+        other.kill()
+        other.wait()
+    check(config())

