@@ -61,7 +61,10 @@ def test_another_verl_is_refused_with_a_message(monkeypatch):
 
 
 def test_a_failure_to_load_is_logged_although_verl_hides_it():
-    code = "import importlib.metadata as m; v = m.version; m.version = lambda n: '0.8.0' if n == 'verl' else v(n); import verl"
+    code = (
+        "import importlib.metadata as metadata; version = metadata.version; "
+        "metadata.version = lambda name: '0.8.0' if name == 'verl' else version(name); import verl"
+    )
     result = python(code)
     assert result.returncode == 0
     assert "verl-redit is not loaded; run `verl-redit doctor`" in result.stderr

@@ -83,3 +83,7 @@ def test_prompt_digest_depends_on_content_only():
     one = prompt_digest([{"role": "user", "content": "How many?"}])
     assert one == prompt_digest([{"content": "How many?", "role": "user"}])
     assert one != prompt_digest([{"role": "user", "content": "How few?"}])
+
+
+def test_prompt_digest_of_media_has_no_memory_address():
+    assert prompt_digest([{"content": object()}]) == prompt_digest([{"content": object()}])

@@ -28,6 +28,7 @@ from verl_redit.redit.config import ReditConfig
 from verl_redit.redit.noise import Key, prompt_digest, unit_noise
 from verl_redit.redit.reward_manager import ReditRewardManager, RewardError
 
+PROMPT = [{"role": "user", "content": "How many?"}]
 TRAIN = {"split": "train", "index": 17}
 
 
@@ -48,7 +49,7 @@ def sample(extra_info, **columns):
         "data_source": "openai/gsm8k",
         "reward_model": {"ground_truth": "7"},
         "extra_info": extra_info,
-        "raw_prompt": [{"role": "user", "content": "How many?"}],
+        "raw_prompt": PROMPT,
         "uid": "random",
         "global_steps": 3,
         "session_id": 2,
@@ -141,7 +142,7 @@ def test_a_row_without_extra_info_stops_the_run(extra_info):
 @pytest.mark.parametrize("index", [None, math.nan, [1]])
 def test_a_row_without_a_usable_index_is_keyed_by_its_prompt(index):
     result = run(manager(std=1.0), sample({"split": "train", "index": index}))
-    digest = prompt_digest([{"role": "user", "content": "How many?"}])
+    digest = prompt_digest(PROMPT)
     assert result["reward_extra_info"]["redit_noise"] == unit_noise("gaussian", Key(0, "openai/gsm8k", digest, 3, 2))
 
 

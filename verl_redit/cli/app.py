@@ -65,7 +65,7 @@ def demo(
     ranks: Annotated[int, typer.Option(min=1, help="FSDP ranks, each a process.")] = 2,
     std: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise, reward range 1.")] = 0.0289,
     seed: Annotated[int, typer.Option(help="Of the data, the model, the order and the noise.")] = 0,
-    warm_steps: Annotated[int, typer.Option(min=0, help="Batches of supervised warm start.")] = 300,
+    warm_steps: Annotated[int, typer.Option(min=0, help="Batches of supervised warm start.")] = 450,
     problems: Annotated[int, typer.Option(min=1, help="Training problems.")] = 2048,
 ) -> None:
     """Run GRPO with and without dithering through verl's own trainer, here and now, and draw the curves."""

@@ -56,7 +56,7 @@ def keep_linear_weights(vllm_layers_utils: ModuleType) -> None:
 
 
 def poll_often(replay_buffer: ModuleType) -> None:
-    """verl's trainer looks for finished rollouts every two seconds; a model that fits this host needs less for a step."""
+    """verl's trainer looks for finished rollouts every two seconds; a model that fits here needs less for a step."""
 
     def build(wrapped, instance, args: tuple, kwargs: dict[str, Any]):
         return wrapped(*args, **{"poll_interval": POLL_SECONDS, **kwargs})

@@ -71,7 +71,8 @@ def _parallelism(config: DictConfig) -> Iterator[str]:
         setting = f"actor_rollout_ref.rollout.{kind}"
         size = OmegaConf.select(config, setting, default=1)
         if size > ranks:
-            yield f"{setting}={size}: there are {ranks} ranks; set it to {ranks} or less, or raise trainer.n_gpus_per_node"
+            mend = f"set it to {ranks} or less, or raise trainer.n_gpus_per_node"
+            yield f"{setting}={size}: there are {ranks} ranks; {mend}"
 
 
 def _vllm_version() -> Iterator[str]:

@@ -34,7 +34,7 @@ def _key() -> bytes:
 
 
 def report(message: str) -> None:
-    """Leave ``message`` for the trainer of this job; the first one is kept. Without Ray the caller's raise is enough."""
+    """Leave ``message`` for the trainer of this job; the first one is kept. Without Ray, raising is enough."""
     if ray.is_initialized():
         _internal_kv_put(_key(), message.encode(), overwrite=False, namespace=_NAMESPACE)
 

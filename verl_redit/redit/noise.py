@@ -22,6 +22,7 @@ same variance.
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -46,9 +47,12 @@ class Key(NamedTuple):
     session: int
 
 
-def prompt_digest(messages: Any) -> str:
-    """A stable index for a row that has none: 128 bits of its prompt, as hexadecimal text."""
-    text = json.dumps(messages, sort_keys=True, default=str, ensure_ascii=False)
+def prompt_digest(messages: Iterable[dict[str, Any]]) -> str:
+    """A stable index for a row that has none: 128 bits of its chat messages' text, as hexadecimal text.
+
+    Media in the messages count by type alone, as their objects have no stable text.
+    """
+    text = json.dumps(list(messages), sort_keys=True, default=lambda media: type(media).__name__, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
