@@ -23,7 +23,7 @@ from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
 from verl_redit import plugin
 
-HEAVY = {"matplotlib", "typer", "rich", "vllm", "verl_redit.redit.reward_manager", "verl_redit.doctor"}
+HEAVY = {"matplotlib", "typer", "vllm", "verl_redit.redit.reward_manager", "verl_redit.doctor"}
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:

@@ -16,6 +16,7 @@
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import platform
 import shutil
@@ -166,7 +167,7 @@ def worker_checks() -> list[Check]:
 
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         return ray.get(ray.remote(_all_plugin_checks).remote("ray worker"))
     finally:

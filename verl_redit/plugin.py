@@ -22,6 +22,7 @@ import importlib
 import importlib.metadata
 import logging
 import os
+from functools import partial
 from types import ModuleType
 
 import wrapt
@@ -72,6 +73,8 @@ def check_verl_version() -> None:
 
 
 def _install(adapter: str, host: ModuleType) -> None:
+    if adapter in called:
+        return
     module, function = adapter.split(":")
     try:
         getattr(importlib.import_module(module), function)(host)
@@ -88,7 +91,7 @@ def load() -> None:
         if on_cpu_host():
             importlib.import_module("verl_redit.cpu.vllm_metadata").answer_for_vllm()
         for host, adapter in adapters():
-            wrapt.register_post_import_hook(lambda module, adapter=adapter: _install(adapter, module), host)
+            wrapt.register_post_import_hook(partial(_install, adapter), host)
     except Exception:
         logger.exception("verl-redit is not loaded; run `verl-redit doctor`")
         raise

@@ -32,7 +32,7 @@ def warmed():
 def test_the_warm_start_learns(warmed):
     losses = warmed[2]
     assert len(losses) == 8
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_any_text_round_trips_and_digits_are_single_tokens(warmed):

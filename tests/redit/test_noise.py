@@ -31,7 +31,7 @@ any_key = st.builds(
     Key,
     seed=st.integers(),
     data_source=st.text(),
-    index=st.one_of(st.integers(), st.text()),
+    row=st.one_of(st.integers(), st.text()),
     step=st.integers(min_value=0),
     session=st.integers(min_value=0),
 )
@@ -56,7 +56,7 @@ def test_neighbouring_keys_are_uncorrelated():
 
 def test_draws_are_pinned():
     """A change of the hash or its input would change every run that is resumed across versions."""
-    key = Key(seed=0, data_source="openai/gsm8k", index=17, step=3, session=2)
+    key = Key(seed=0, data_source="openai/gsm8k", row=17, step=3, session=2)
     assert unit_noise("gaussian", key) == pytest.approx(-0.15529684213971015)
     assert unit_noise("uniform", key) == pytest.approx(-0.21375705800140946)
 

@@ -41,7 +41,7 @@ def register_fsdp2_engine(transformer_impl: ModuleType) -> None:
         register(getattr(transformer_impl, name))
 
 
-def keep_linear_weights(vllm_layers_utils: ModuleType) -> None:
+def keep_linear_weights(vllm_layers_utils: Any) -> None:
     """vLLM's CPU build packs each linear weight and drops the original, so a second weight sync finds nothing to
     write to. Keep it and compute with torch."""
     pack = vllm_layers_utils.dispatch_cpu_unquantized_gemm

@@ -33,7 +33,7 @@ class _Vllm(importlib.metadata.Distribution):
 class _VllmFinder(importlib.metadata.DistributionFinder):
     """Answers for ``vllm`` after every ordinary finder has; imports are left to those."""
 
-    def find_distributions(  # type: ignore[override]
+    def find_distributions(
         self, context: importlib.metadata.DistributionFinder.Context | None = None
     ) -> Iterator[_Vllm]:
         if context is not None and context.name == "vllm":

@@ -68,7 +68,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausal
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        torch_dtype="float32",
+        dtype="float32",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -136,7 +136,9 @@ def sampled_accuracy(
     batch = tokenizer.pad({"input_ids": [_encode(tokenizer, row, "")[0] for row in problems]}, return_tensors="pt")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        output = model.generate(**batch, max_new_tokens=24, do_sample=True, temperature=1.0, top_k=0)
+        output = model.generate(  # type: ignore[misc]
+            **batch, max_new_tokens=24, do_sample=True, temperature=1.0, top_k=0
+        )
     texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return sum(compute_score(text, str(p.answer)) for text, p in zip(texts, problems, strict=True)) / len(problems)
 

@@ -35,14 +35,14 @@ class Key(NamedTuple):
     Args:
         seed: the run's dithering seed.
         data_source: the row's data source.
-        index: the row's index in its data source, or a hash of its prompt (`prompt_digest`).
+        row: the row's index in its data source, or a hash of its prompt (`prompt_digest`).
         step: the row's ``global_steps``.
         session: number of the rollout in its group, from 0.
     """
 
     seed: int
     data_source: str
-    index: int | str
+    row: int | str
     step: int
     session: int
 

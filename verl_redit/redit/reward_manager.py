@@ -87,7 +87,7 @@ class ReditRewardManager(RewardManagerBase):
         key = Key(
             seed=self.settings.seed,
             data_source=str(columns["data_source"]),
-            index=_plain(index) if isinstance(index, str | Integral) else prompt_digest(columns["raw_prompt"]),
+            row=_plain(index) if isinstance(index, str | Integral) else prompt_digest(columns["raw_prompt"]),
             step=int(columns.get("global_steps", 0)),
             session=int(columns.get("session_id", 0)),
         )
