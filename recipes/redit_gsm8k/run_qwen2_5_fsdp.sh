@@ -47,8 +47,6 @@ MODEL=(
     actor_rollout_ref.model.lora_rank="$LORA_RANK"
     actor_rollout_ref.model.lora_alpha="$LORA_ALPHA"
     actor_rollout_ref.model.target_modules=all-linear
-    actor_rollout_ref.model.use_remove_padding=True
-    actor_rollout_ref.model.enable_gradient_checkpointing=True
 )
 
 ACTOR=(

@@ -1,0 +1,83 @@
+"""What the dithered reward manager costs for each sample, against its inner manager alone.
+
+    python recipes/benchmarks/reward_manager.py
+
+Both score the same rollouts in turn, in rounds; the figure is the median over rounds of the difference per sample.
+"""
+
+import asyncio
+import statistics
+import time
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from verl import DataProto
+from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
+
+
+class Tokenizer:
+    """Decoding is not what is measured."""
+
+    def decode(self, ids, skip_special_tokens):
+        return "#### 5"
+
+
+def rollouts(count: int) -> list[DataProto]:
+    """Rollouts as verl's agent loop hands them to a reward manager."""
+    tensors = {
+        "prompts": torch.ones(1, 64, dtype=torch.long),
+        "responses": torch.ones(1, 64, dtype=torch.long),
+        "attention_mask": torch.ones(1, 128, dtype=torch.long),
+    }
+    rows = []
+    for index in range(count):
+        row = {
+            "data_source": "openai/gsm8k",
+            "reward_model": {"ground_truth": "5"},
+            "extra_info": {"split": "train", "index": index},
+            "raw_prompt": [{"role": "user", "content": "How many?"}],
+            "global_steps": 1,
+            "session_id": index % 8,
+        }
+        columns = {name: np.array([value], dtype=object) for name, value in row.items()}
+        rows.append(DataProto(batch=TensorDict(tensors, batch_size=1), non_tensor_batch=columns))
+    return rows
+
+
+async def seconds(manager, data: list[DataProto]) -> float:
+    """Time to score all rollouts one after the other."""
+    start = time.perf_counter()
+    for sample in data:
+        await manager.run_single(sample)
+    return time.perf_counter() - start
+
+
+async def compare(samples: int, rounds: int) -> None:
+    async def score(**_):
+        return 1.0
+
+    config = OmegaConf.create({"redit": {}, "reward": {}})
+    inner, dithered = (get_reward_manager_cls(name)(config, Tokenizer(), score) for name in ("naive", "redit"))
+    data = rollouts(samples)
+    await seconds(inner, data), await seconds(dithered, data)  # warm-up
+    pairs = [(await seconds(inner, data), await seconds(dithered, data)) for _ in range(rounds)]
+    alone = statistics.median(pair[0] for pair in pairs) / samples * 1e6
+    added = sorted((with_noise - without) / samples * 1e6 for without, with_noise in pairs)
+    low, high = added[len(added) // 10], added[-1 - len(added) // 10]
+    print(f"naive alone {alone:.1f} us a sample; redit adds {statistics.median(added):.1f} us (80% {low:.1f}..{high:.1f})")
+
+
+def main(
+    samples: Annotated[int, typer.Option(help="Rollouts in a round.")] = 500,
+    rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 40,
+) -> None:
+    """Measure the cost of dithering one sample."""
+    asyncio.run(compare(samples, rounds))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,68 @@
+"""Start-up and step times of the real trainer, with the suite and without, alternating in one run.
+
+    python recipes/benchmarks/trainer.py --out DIR
+
+Each arm is the demo's command with one or two ranks. Reported: seconds from the command to the end of the first step,
+`timing_s/step` of the later steps, and the ratio of the medians (with ReDit over stock) with a bootstrap interval.
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from scipy.stats import bootstrap
+
+from verl_redit.demo import run
+from verl_redit.demo.report import training_steps
+from verl_redit.demo.run import Arm, Sizes
+
+ARMS = [Arm("stock GRPO"), Arm("with ReDit", ["+redit=gaussian"])]
+
+
+def ratio_of_medians(dithered: np.ndarray, stock: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.median(dithered, axis=axis) / np.median(stock, axis=axis)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the model, the data and the runs.")] = Path("benchmark-output"),
+    rounds: Annotated[int, typer.Option(help="Runs of each arm.")] = 2,
+    steps: Annotated[int, typer.Option(help="Steps of each run.")] = 15,
+    ranks: Annotated[int, typer.Option(help="FSDP ranks.")] = 1,
+) -> None:
+    """Measure start-up and steps of both arms."""
+    console = Console()
+    sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=ranks, seed=0, warm_steps=100, problems=512)
+    run.prepare(out.resolve(), sizes, console)
+    starts: list[float] = []
+    seconds: dict[str, list[float]] = {arm.title: [] for arm in ARMS}
+    for number in range(rounds):
+        for arm in ARMS:
+            folder = out.resolve() / f"{time.time_ns()}-{number}-{arm.folder}"
+            arguments = [*run.command(out.resolve(), folder, sizes, arm), "trainer.val_before_train=false"]
+            began = time.time()
+            run.train([*arguments, "trainer.test_freq=-1"], folder, arm.title, sizes, console)
+            starts.append((folder / "rollouts" / "1.jsonl").stat().st_mtime - began)
+            entries = training_steps(folder / "metrics.jsonl")[1:]
+            seconds[arm.title] += [entry["data"]["timing_s/step"] for entry in entries]
+    stock, dithered = (np.array(seconds[arm.title]) for arm in ARMS)
+    interval = bootstrap((dithered, stock), ratio_of_medians, rng=0, method="percentile").confidence_interval
+    print(
+        json.dumps(
+            {
+                "ranks": ranks,
+                "seconds to the end of the first step": [round(start, 1) for start in starts],
+                "median step": {title: round(statistics.median(values), 2) for title, values in seconds.items()},
+                "ratio": round(float(ratio_of_medians(dithered, stock)), 3),
+                "95% interval": [round(float(interval.low), 3), round(float(interval.high), 3)],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

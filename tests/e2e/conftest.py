@@ -1,0 +1,81 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One tiny model and one set of problems for all runs of the real trainer."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from verl.utils.reward_score import default_compute_score
+
+from verl_redit.demo import run, task
+from verl_redit.demo.run import Arm, Sizes
+
+SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=2, seed=0, warm_steps=80, problems=256)
+STD = 0.1
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Path:
+    """A folder with the demo's model and data."""
+    folder = tmp_path_factory.mktemp("workspace")
+    run.prepare(folder, SIZES, Console())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train(workspace) -> Callable[..., Path]:
+    """Run GRPO with ReDit through verl's entry point; returns the folder with its log, metrics and rollouts."""
+
+    def to_the_end(folder: Path, *overrides: str, **sizes: int) -> Path:
+        chosen = replace(SIZES, **sizes)
+        arm = Arm("with ReDit", ["+redit=gaussian", f"redit.std={STD}"])
+        arguments = [*run.command(workspace, folder, chosen, arm), *overrides]
+        run.train(arguments, folder, arm.title, chosen, Console())
+        return folder
+
+    return to_the_end
+
+
+@pytest.fixture(scope="session")
+def rows_of_question(workspace) -> dict[str, list[int]]:
+    """Question -> its rows in the training data."""
+    rows: dict[str, list[int]] = {}
+    for row in pq.read_table(workspace / "train.parquet").to_pylist():
+        rows.setdefault(row["extra_info"]["question"], []).append(row["extra_info"]["index"])
+    return rows
+
+
+def noise_of(dump: Path) -> dict[tuple[str, int, int], float]:
+    """What was added to the scorer's reward in verl's dump of one step: (question, session, nth such row) -> noise."""
+    noise: dict[tuple[str, int, int], float] = {}
+    for line in dump.read_text().splitlines():
+        row = json.loads(line)
+        question, session = row["input"].split("\n")[1], int(row["uid"].split("_")[1])
+        nth = sum(key[:2] == (question, session) for key in noise)
+        noise[question, session, nth] = row["score"] - default_compute_score(
+            task.DATA_SOURCE, row["output"], row["gts"]
+        )
+    return noise
+
+
+def metrics_of(folder: Path) -> dict[int, dict[str, float]]:
+    """Step -> metrics, from verl's file logger."""
+    entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return {entry["step"]: entry["data"] for entry in entries}
