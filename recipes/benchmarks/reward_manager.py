@@ -1,3 +1,17 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What the dithered reward manager costs for each sample, against its inner manager alone.
 
     python recipes/benchmarks/reward_manager.py
@@ -8,7 +22,7 @@ Both score the same rollouts in turn, in rounds; the figure is the median over r
 import asyncio
 import statistics
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -61,14 +75,17 @@ async def compare(samples: int, rounds: int) -> None:
         return 1.0
 
     config = OmegaConf.create({"redit": {}, "reward": {}})
-    inner, dithered = (get_reward_manager_cls(name)(config, Tokenizer(), score) for name in ("naive", "redit"))
+    tokenizer: Any = Tokenizer()
+    inner, dithered = (get_reward_manager_cls(name)(config, tokenizer, score) for name in ("naive", "redit"))
     data = rollouts(samples)
     await seconds(inner, data), await seconds(dithered, data)  # warm-up
     pairs = [(await seconds(inner, data), await seconds(dithered, data)) for _ in range(rounds)]
     alone = statistics.median(pair[0] for pair in pairs) / samples * 1e6
     added = sorted((with_noise - without) / samples * 1e6 for without, with_noise in pairs)
     low, high = added[len(added) // 10], added[-1 - len(added) // 10]
-    print(f"naive alone {alone:.1f} us a sample; redit adds {statistics.median(added):.1f} us (80% {low:.1f}..{high:.1f})")
+    print(
+        f"naive alone {alone:.1f} us a sample; redit adds {statistics.median(added):.1f} us (80% {low:.1f}..{high:.1f})"
+    )
 
 
 def main(

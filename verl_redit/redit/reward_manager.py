@@ -121,7 +121,7 @@ def _place(columns: dict[str, Any]) -> str:
     extra_info = columns.get("extra_info")
     index = extra_info.get("index") if isinstance(extra_info, dict) else None
     return (
-        f"data_source={columns.get('data_source')!r}, extra_info.index={index}, "
+        f"data_source={str(columns.get('data_source'))!r}, extra_info.index={index}, "
         f"step={columns.get('global_steps')}, session={columns.get('session_id')}"
     )
 
