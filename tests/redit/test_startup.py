@@ -72,6 +72,21 @@ def test_an_inner_manager_that_does_not_exist_is_refused_with_the_nearest_name(f
     assert problem.startswith("redit.inner: 'naiv' is not a registered reward manager; did you mean 'naive'?")
 
 
+def test_a_reward_model_that_verl_asks_directly_is_refused(found):
+    (problem,) = found([row(LABELLED)], "reward.reward_model.enable=true")
+    assert problem.startswith("reward.reward_model.enable=true: ") and "nothing would be dithered" in problem
+    scorer = "reward.custom_reward_function.path=scorer.py"
+    assert found([row(LABELLED)], "reward.reward_model.enable=true", scorer) == []
+
+
+def test_filtering_groups_on_the_dithered_reward_is_refused(found):
+    filtering = "algorithm.filter_groups.enable=true"
+    (problem,) = found([row(LABELLED)], filtering)
+    assert problem.startswith("algorithm.filter_groups.metric=reward: ") and "metric=acc" in problem
+    assert found([row(LABELLED)], filtering, "algorithm.filter_groups.metric=acc") == []
+    assert found([row(LABELLED)], filtering, "redit.std=0") == []
+
+
 def test_bad_settings_are_told(found):
     assert found([row(LABELLED)], "redit.std=-1") == [
         "redit.std: -1.0 is not a standard deviation; give a finite number, 0 or larger"

@@ -42,10 +42,26 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.inner not in REWARD_MANAGER:
         managers = [name for name in REWARD_MANAGER if name != "redit"]
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
+    yield from _silently_without_effect(config, settings)
     if OmegaConf.select(config, "data.custom_cls.path") is None:
         for setting in ("data.train_files", "data.val_files"):
             for file in _listed(OmegaConf.select(config, setting)):
                 yield from _row_problems(setting, Path(file).expanduser(), settings)
+
+
+def _silently_without_effect(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
+    """Settings with which verl would run, and something would not happen that the user asked for."""
+    if config.reward.reward_model.enable and config.reward.custom_reward_function.path is None:
+        yield (
+            "reward.reward_model.enable=true: verl takes the reward model's score without asking a reward manager, so "
+            "nothing would be dithered; score through reward.custom_reward_function, or drop +redit"
+        )
+    groups = config.algorithm.filter_groups
+    if groups.enable and groups.metric == "reward" and settings.std > 0:
+        yield (
+            "algorithm.filter_groups.metric=reward: with noise no group has equal rewards, so none would be filtered; "
+            "set algorithm.filter_groups.metric=acc, which stays raw"
+        )
 
 
 def _listed(files: Any) -> list[str]:
