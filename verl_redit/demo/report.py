@@ -103,20 +103,22 @@ def _raw_rewards(rollouts: Path) -> tuple[list[float], float]:
     return [reward for group in groups.values() for reward in group], tied
 
 
-def _picture(quantity: str, runs: list[Curves]) -> str:
-    """One quantity of all runs over the steps, as the base64 text of a PNG."""
-    figure, axes = pyplot.subplots(figsize=(5.2, 3.2), dpi=110)
-    for run in runs:
-        axes.plot(*zip(*run.points[quantity], strict=True), label=run.title, marker="." if len(runs) < 60 else None)
-    axes.set_xlabel("step")
-    axes.set_title(quantity)
-    axes.grid(alpha=0.3)
-    axes.legend()
+def _draw(runs: list[Curves]) -> bytes:
+    """All quantities of all runs over the steps, as a PNG."""
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.4), dpi=100)
+    for quantity, panel in zip(QUANTITIES, axes.flat, strict=False):
+        for run in runs:
+            panel.plot(*zip(*run.points[quantity], strict=True), label=run.title, marker=".")
+        panel.set_title(quantity)
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+    axes.flat[-1].axis("off")
+    axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc="center", fontsize="large")
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     pyplot.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def _versions() -> dict[str, str]:
@@ -133,7 +135,7 @@ def _rows(runs: list[Curves]) -> list[list[str]]:
 
 
 def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accuracy: float, console: Console) -> Path:
-    """Write report.html and summary.json into ``folder`` and print the table.
+    """Write report.html, curves.png and summary.json into ``folder`` and print the table.
 
     Args:
         arms: title -> folder name of each run.
@@ -147,6 +149,8 @@ def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accura
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    picture = _draw(runs)
+    (folder / "curves.png").write_bytes(picture)
     templates = Environment(
         loader=PackageLoader("verl_redit.demo", ""), undefined=StrictUndefined, autoescape=True, trim_blocks=True
     )
@@ -155,7 +159,7 @@ def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accura
             {"title": run.title, "folder": run.folder, "command": (run.folder / "command.txt").read_text()}
             for run in runs
         ],
-        pictures={quantity: _picture(quantity, runs) for quantity in QUANTITIES},
+        picture=base64.b64encode(picture).decode(),
         rows=rows,
         caption=caption,
         sizes=sizes,

@@ -17,7 +17,7 @@
 demo-output/
   model/  train.parquet  test.parquet  setup.json     made once, used again if the sizes are the same
   runs/20260131-120000/                               one folder for each demo
-    report.html  summary.json
+    report.html  curves.png  summary.json
     stock-grpo/  with-redit/                          command.txt, log.txt, metrics.jsonl, rollouts, validation
 """
 
