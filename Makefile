@@ -48,7 +48,7 @@ $(VENV)/installed: requirements-cpu.lock pyproject.toml
 lock: ## resolve requirements-cpu.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.10 \
 		--no-annotate --no-header --output-file requirements-cpu.lock --upgrade
-	grep -v "sys_platform == 'never'" requirements-cpu.lock > $(VENV)/kept.lock
+	grep -v -e "sys_platform == 'never'" -e '^torch==' requirements-cpu.lock > $(VENV)/kept.lock
 	(cat $(VENV)/kept.lock; echo 'torch==2.13.0+cpu') | LC_ALL=C sort > requirements-cpu.lock
 
 clean: ## remove the environment and the demo's output

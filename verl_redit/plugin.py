@@ -18,7 +18,6 @@ verl imports this module through the ``verl.plugins`` entry point at the end of 
 So nothing heavy is imported here: each adapter is imported only when the module it extends is.
 """
 
-import gc
 import importlib
 import importlib.metadata
 import logging
@@ -43,6 +42,7 @@ ADAPTERS = [
 
 CPU_HOST_ADAPTERS = [
     ("verl.plugin.platform.platform_manager", "verl_redit.cpu.platform:register"),
+    ("verl.plugin.platform.platform_manager", "verl_redit.cpu.adapters:collect_less_often"),
     ("verl.utils.distributed", "verl_redit.cpu.adapters:collapse_backend"),
     ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.cpu.adapters:register_fsdp2_engine"),
     ("verl.trainer.ppo.v1.replay_buffer", "verl_redit.cpu.adapters:poll_often"),
@@ -91,8 +91,6 @@ def load() -> None:
         check_verl_version()
         if on_cpu_host():
             importlib.import_module("verl_redit.cpu.vllm_metadata").answer_for_vllm()
-            # a dozen processes import verl and vLLM one after the other; collecting less often is a fifth less work
-            gc.set_threshold(100_000, 50, 50)
         for host, adapter in adapters():
             wrapt.register_post_import_hook(partial(_install, adapter), host)
     except Exception:

@@ -14,7 +14,9 @@
 
 """Checks before verl starts Ray, the actors or vLLM: a mistake is told in seconds and by the name of its setting."""
 
+import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +27,10 @@ import wrapt
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit import plugin
+from verl_redit.settings import listed
 
-_locks: list[IO] = []  # held until this process ends
+logger = logging.getLogger(__name__)
+_claims: dict[Path, IO] = {}  # locks held until this process ends
 
 
 class ConfigError(ValueError):
@@ -51,10 +55,12 @@ def check(config: DictConfig) -> None:
     if problems := list(_problems(config, uses_redit)):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"verl-redit cannot start this run:\n{listed}")
-    _claim(Path(config.trainer.default_local_dir))
+    _claim(Path(config.trainer.default_local_dir).expanduser().resolve())
 
 
 def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
+    if not config.trainer.use_v1:
+        yield "trainer.use_v1=false: the legacy trainer tells neither step nor session; set trainer.use_v1=true"
     yield from _missing_paths(config)
     if plugin.on_cpu_host():
         from verl_redit.cpu import limits
@@ -72,22 +78,30 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
 
 def _missing_paths(config: DictConfig) -> Iterator[str]:
     model = str(config.actor_rollout_ref.model.path)
-    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().is_dir():
+    is_path = model.startswith(("/", ".", "~")) or ("://" not in model and model.count("/") > 1)
+    if is_path and not Path(model).expanduser().is_dir():
         yield f"actor_rollout_ref.model.path: there is no folder {model}"
     for setting in ("data.train_files", "data.val_files"):
-        files = OmegaConf.select(config, setting)
-        for file in [files] if isinstance(files, str) else files or []:
+        for file in listed(OmegaConf.select(config, setting)):
             if "://" not in file and not Path(file).expanduser().is_file():
                 yield f"{setting}: there is no file {file}"
 
 
 def _claim(folder: Path) -> None:
     """Refuse a folder that another run on this machine is writing to, as long as this process lives."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".verl_redit.lock").open("a+")
+    if folder in _claims:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".verl_redit.lock").open("a+")
+    except OSError as error:
+        raise ConfigError(f"trainer.default_local_dir: cannot write to {folder}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            logger.warning("%s: the file system has no locks, so a second run in it would not be noticed", folder)
+            return
         lock.seek(0)
         raise ConfigError(
             f"trainer.default_local_dir: process {lock.read().strip()} is writing its checkpoints to {folder}; "
@@ -96,4 +110,4 @@ def _claim(folder: Path) -> None:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
-    _locks.append(lock)
+    _claims[folder] = lock

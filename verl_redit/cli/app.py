@@ -16,6 +16,7 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the check
     from verl_redit.doctor import examine
 
     if as_json:
-        checks = list(examine())
+        with redirect_stdout(sys.stderr):  # vLLM and Ray print what they like
+            checks = list(examine())
         json.dump({"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}, sys.stdout)
         print()
     else:

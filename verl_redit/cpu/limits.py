@@ -22,9 +22,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from packaging.specifiers import SpecifierSet
+from verl.trainer.ppo.utils import need_critic
 
-# 0.26 and older want torch 2.11; 0.30 dropped WeightsMapper.get_unstacked_mapper, which verl's LoRA loader calls
-SUPPORTED_VLLM = SpecifierSet(">=0.27,<0.30")
+# 0.26 and older want torch 2.11; 0.28 has the interface that verl uses, 0.29 was not tried;
+# 0.30 dropped WeightsMapper.get_unstacked_mapper, which verl's LoRA loader calls
+SUPPORTED_VLLM = SpecifierSet(">=0.27,<0.29")
 SMALLEST_HEAD = 32
 SHARED_MEMORY = Path("/dev/shm")
 MEGABYTE = 2**20
@@ -35,6 +37,7 @@ REQUIRED: dict[str, tuple[tuple[object, ...], str]] = {
     "actor_rollout_ref.actor.strategy": (("fsdp2",), "FSDP1 refuses CPU parameters"),
     "actor_rollout_ref.actor.fsdp_config.strategy": (("fsdp2",), "FSDP1 refuses CPU parameters"),
     "actor_rollout_ref.ref.strategy": (("fsdp2",), "FSDP1 refuses CPU parameters"),
+    "actor_rollout_ref.ref.fsdp_config.strategy": (("fsdp2",), "FSDP1 refuses CPU parameters"),
     "actor_rollout_ref.model.override_config.attn_implementation": (("sdpa", "eager"), "flash attention needs CUDA"),
     "actor_rollout_ref.model.use_remove_padding": ((False,), "sequence packing needs flash attention"),
     "actor_rollout_ref.rollout.name": (("vllm",), "only vLLM has a CPU build"),
@@ -66,13 +69,13 @@ def _literal(value: object) -> str:
 
 
 def _parallelism(config: DictConfig) -> Iterator[str]:
-    ranks = config.trainer.n_gpus_per_node * config.trainer.nnodes
     for kind in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
         setting = f"actor_rollout_ref.rollout.{kind}"
         size = OmegaConf.select(config, setting, default=1)
-        if size > ranks:
-            mend = f"set it to {ranks} or less, or raise trainer.n_gpus_per_node"
-            yield f"{setting}={size}: there are {ranks} ranks; {mend}"
+        if size > 1:
+            yield f"{setting}={size}: each rank has a vLLM server of its own here; set {setting}=1"
+    if need_critic(config):
+        yield "algorithm.adv_estimator: needs a critic, which this host has not; set algorithm.adv_estimator=grpo"
 
 
 def _vllm_version() -> Iterator[str]:
@@ -91,8 +94,8 @@ def _head_size(config: DictConfig) -> Iterator[str]:
         return  # a hub name, or a missing path, which is told elsewhere
     values = json.loads(model_config.read_text())
     text = values.get("text_config", values)
-    size = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-    if size < SMALLEST_HEAD:
+    size = text.get("head_dim") or text.get("hidden_size", 0) // text.get("num_attention_heads", 1)
+    if 0 < size < SMALLEST_HEAD:
         yield f"actor_rollout_ref.model.path: its attention heads have size {size}; vLLM's CPU kernels need 32 or more"
 
 

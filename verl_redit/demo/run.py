@@ -28,7 +28,7 @@ import shlex
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -112,6 +112,7 @@ def prepare(out: Path, sizes: Sizes, console: Console) -> float:
     if done.is_file() and (found := json.loads(done.read_text()))["sizes"] == sizes.setup():
         console.print(f"using the model and the data in {out}, accuracy {found['accuracy']:.0%}")
         return found["accuracy"]
+    done.unlink(missing_ok=True)  # what it describes is about to be replaced
     with console.status("importing torch and transformers"):
         from verl_redit.demo import model
 
@@ -176,6 +177,7 @@ def command(out: Path, folder: Path, sizes: Sizes, arm: Arm) -> list[str]:
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         "trainer.project_name=verl-redit-demo",
         f"trainer.experiment_name={arm.folder}",
+        f"hydra.run.dir={folder / 'hydra'}",
     ]  # fmt: skip
 
 
@@ -245,11 +247,12 @@ def _end_processes(process: subprocess.Popen, mark: str) -> None:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
-    left = [other for other in psutil.process_iter() if _has_mark(other, mark)]
-    for other in left:
-        other.terminate()
-    for other in psutil.wait_procs(left, timeout=10)[1]:
-        other.kill()
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        left = [other for other in psutil.process_iter() if _has_mark(other, mark)]
+        for other in left:
+            with suppress(psutil.NoSuchProcess):
+                end(other)
+        psutil.wait_procs(left, timeout=10)
 
 
 def _has_mark(process: psutil.Process, mark: str) -> bool:

@@ -20,7 +20,7 @@ from types import ModuleType
 
 import ray
 import wrapt
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 _NAMESPACE = b"verl_redit"
 
@@ -39,12 +39,15 @@ def report(message: str) -> None:
         _internal_kv_put(_key(), message.encode(), overwrite=False, namespace=_NAMESPACE)
 
 
-def reported() -> str | None:
-    """The first message reported in this job."""
+def take_report() -> str | None:
+    """The first message reported in this job; taken away, so that a later run of the same job starts afresh."""
     if not ray.is_initialized():
         return None
     message = _internal_kv_get(_key(), namespace=_NAMESPACE)
-    return message.decode() if message else None
+    if message is None:
+        return None
+    _internal_kv_del(_key(), namespace=_NAMESPACE)
+    return message.decode()
 
 
 def stop_training(replay_buffer: ModuleType) -> None:
@@ -53,7 +56,7 @@ def stop_training(replay_buffer: ModuleType) -> None:
     def poll(wrapped, instance, args, kwargs):
         wrapped(*args, **kwargs)
         # after the poll: a failed group becomes visible later than its message, so this cannot miss one
-        if message := reported():
+        if message := take_report():
             raise TrainingStopped(message)
 
     wrapt.wrap_function_wrapper(replay_buffer, "ReplayBuffer._sync_metadata_from_transfer_queue", poll)

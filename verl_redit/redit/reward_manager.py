@@ -28,6 +28,8 @@ from verl_redit.redit.config import ReditConfig
 from verl_redit.redit.noise import Key, prompt_digest, unit_noise
 from verl_redit.settings import parse
 
+KEY_COLUMNS = ("data_source", "raw_prompt", "global_steps", "session_id")
+
 
 class RewardError(RuntimeError):
     """A reward that is not a number, or a row that cannot be dithered. Ends the run."""
@@ -66,30 +68,43 @@ class ReditRewardManager(RewardManagerBase):
     async def run_single(self, data: DataProto) -> dict:
         columns = {name: values[-1] for name, values in data.non_tensor_batch.items()}
         try:
-            row = self._read_row(columns, data.meta_info)
-            result = await self.inner.run_single(data)
+            row = self._read_row(columns, data.meta_info) if self.settings.std > 0 else None
+            result = await self._score(data)
             reward = self._checked(result["reward_score"])
-        except Exception as error:
-            message = f"reward manager 'redit' stopped the run at {_place(columns)}: {_reason(error)}"
+        except RewardError as error:
+            message = f"reward manager 'redit' stopped the run at {_place(columns)}: {error}"
             failure.report(message)
             raise RewardError(message) from error
-        if self.settings.std == 0:
+        if row is None:
             return result
         noise = self.settings.noise_std * unit_noise(self.settings.distribution, row.key) if row.is_training else 0.0
         extra_info = {**result["reward_extra_info"], "redit_raw_reward": reward, "redit_noise": noise}
         return {"reward_score": reward + noise, "reward_extra_info": extra_info}
 
+    async def _score(self, data: DataProto) -> dict:
+        try:
+            return await self.inner.run_single(data)
+        except Exception as error:
+            lacks_score = isinstance(error, KeyError) and error.args == ("score",)
+            hint = " (a dict that it returns must have 'score')" if lacks_score else ""
+            raise RewardError(f"the scorer raised {type(error).__name__}: {error}{hint}") from error
+
     def _read_row(self, columns: dict[str, Any], meta_info: dict[str, Any]) -> Row:
         extra_info = columns.get("extra_info")
         if not isinstance(extra_info, dict):
             raise RewardError("the row has no extra_info; write {'split': 'train', 'index': <row number>} into it")
+        if missing := [name for name in KEY_COLUMNS if name not in columns]:
+            raise RewardError(
+                f"verl passed no {', '.join(missing)}, without which draws would repeat; use the V1 trainers "
+                "(trainer.use_v1=true)"
+            )
         index = extra_info.get("index")
         key = Key(
             seed=self.settings.seed,
             data_source=str(columns["data_source"]),
             row=_plain(index) if isinstance(index, str | Integral) else prompt_digest(columns["raw_prompt"]),
-            step=int(columns.get("global_steps", 0)),
-            session=int(columns.get("session_id", 0)),
+            step=int(columns["global_steps"]),
+            session=int(columns["session_id"]),
         )
         validate = columns.get("validate", meta_info.get("validate"))
         if validate is not None:
@@ -107,7 +122,10 @@ class ReditRewardManager(RewardManagerBase):
     def _checked(reward: Any) -> float:
         if reward is None or isinstance(reward, str | bytes):
             raise RewardError(f"the scorer returned {reward!r}; it must return a number")
-        reward = float(reward)
+        try:
+            reward = float(reward)
+        except (TypeError, ValueError) as error:
+            raise RewardError(f"the scorer returned {reward!r}; it must return a number") from error
         if not math.isfinite(reward):
             raise RewardError(f"the scorer returned {reward}; it must return a finite number")
         return reward
@@ -123,15 +141,8 @@ def _place(columns: dict[str, Any]) -> str:
     return (
         f"data_source={str(columns.get('data_source'))!r}, extra_info.index={index}, "
         f"step={columns.get('global_steps')}, session={columns.get('session_id')}"
+        + (f", prompt {str(columns.get('raw_prompt'))[:200]!r}" if index is None else "")
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RewardError):
-        return str(error)
-    if isinstance(error, KeyError) and error.args == ("score",):
-        return "the scorer returned a dict without 'score'"
-    return f"the scorer raised {type(error).__name__}: {error}"
 
 
 def register(host: ModuleType) -> None:

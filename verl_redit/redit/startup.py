@@ -20,12 +20,11 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.redit.config import ReditConfig
-from verl_redit.settings import nearest, parse
+from verl_redit.settings import listed, nearest, parse
 
 logger = getLogger(__name__)
 
@@ -38,19 +37,27 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield str(error)
         return
     from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+    from verl.trainer.ppo.reward import get_custom_reward_fn
 
+    if settings.inner not in REWARD_MANAGER:
+        get_custom_reward_fn(config)  # the user's file may register managers
     if settings.inner not in REWARD_MANAGER:
         managers = [name for name in REWARD_MANAGER if name != "redit"]
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
     yield from _silently_without_effect(config, settings)
-    if OmegaConf.select(config, "data.custom_cls.path") is None:
+    if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
         for setting in ("data.train_files", "data.val_files"):
-            for file in _listed(OmegaConf.select(config, setting)):
+            for file in listed(OmegaConf.select(config, setting)):
                 yield from _row_problems(setting, Path(file).expanduser(), settings)
+        _report_duplicates([Path(file).expanduser() for file in listed(config.data.train_files)])
 
 
 def _silently_without_effect(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
     """Settings with which verl would run, and something would not happen that the user asked for."""
+    if config.reward.reward_manager.source != "register":
+        yield "reward.reward_manager.source: redit is a registered manager; set reward.reward_manager.source=register"
+    if config.algorithm.adv_estimator == "gdpo":
+        yield "algorithm.adv_estimator=gdpo: it uses the raw reward components, so no noise would reach it; use grpo"
     if config.reward.reward_model.enable and config.reward.custom_reward_function.path is None:
         yield (
             "reward.reward_model.enable=true: verl takes the reward model's score without asking a reward manager, so "
@@ -64,44 +71,48 @@ def _silently_without_effect(config: DictConfig, settings: ReditConfig) -> Itera
         )
 
 
-def _listed(files: Any) -> list[str]:
-    if files is None:
-        return []
-    return [files] if isinstance(files, str) else list(files)
-
-
 def _row_problems(setting: str, file: Path, settings: ReditConfig) -> Iterator[str]:
-    if file.suffix != ".parquet" or not file.is_file():
+    if not _is_readable(file):
         return  # other formats are checked row by row as they are scored; a missing file is told elsewhere
-    schema = pq.read_schema(file)
-    if "extra_info" not in schema.names:
+    if "extra_info" not in pq.read_schema(file).names:
         yield f"{setting}: {file} has no column extra_info; write {{'split': 'train', 'index': <row>}} into each row"
         return
-    extra_info = pq.read_table(file, columns=["extra_info"]).column("extra_info")
-    names = {field.name for field in extra_info.type} if pa.types.is_struct(extra_info.type) else set()
-    rows = extra_info.to_pylist()
     if settings.unlabelled_rows is None:
-        unlabelled = [row for row, info in enumerate(rows) if not (info or {}).get("split")]
+        unlabelled = [row for row, split in enumerate(_column(file, "extra_info.split")) if not split]
         if unlabelled:
             yield (
                 f"{setting}: {file} row {unlabelled[0]}: extra_info has no split, nor have {len(unlabelled) - 1} other "
                 "rows; write one ('train' for training rows), or set redit.unlabelled_rows=train or validation"
             )
-    if setting == "data.train_files" and "index" in names:
-        _report_duplicates(file, rows)
 
 
-def _report_duplicates(file: Path, rows: list[dict[str, Any] | None]) -> None:
-    sources = pq.read_table(file, columns=["data_source"]).column("data_source").to_pylist()
+def _is_readable(file: Path) -> bool:
+    return file.suffix == ".parquet" and file.is_file()
+
+
+def _column(file: Path, name: str) -> list[Any]:
+    """One column of a parquet file, or one field of a struct column (``extra_info.split``); None where it lacks."""
+    parquet = pq.ParquetFile(file)
+    if name not in {parquet.schema.column(number).path for number in range(len(parquet.schema))}:
+        return [None] * parquet.metadata.num_rows
+    column, _, field = name.partition(".")
+    rows = parquet.read(columns=[name]).column(column).to_pylist()
+    return [row and row[field] for row in rows] if field else rows
+
+
+def _report_duplicates(files: list[Path]) -> None:
+    """Warn of training rows that share a key, in one file or across files: they get the same noise within a step."""
     places = defaultdict(list)
-    for row, (source, info) in enumerate(zip(sources, rows, strict=True)):
-        if info and info["index"] is not None:
-            places[source, info["index"]].append(row)
+    for file in filter(_is_readable, files):
+        keys = zip(_column(file, "data_source"), _column(file, "extra_info.index"), strict=True)
+        for row, (source, index) in enumerate(keys):
+            if index is not None:
+                places[source, index].append(f"{file} row {row}")
     shared = {key: where for key, where in places.items() if len(where) > 1}
     if shared:
         (source, index), where = next(iter(shared.items()))
         logger.warning(
-            "%s: %d pairs of data_source and extra_info.index occur more than once (first: %r, %r in rows %s); such "
-            "rows get the same noise within a step. Give each row its own index.",
-            file, len(shared), source, index, where[:5],
+            "data.train_files: %d pairs of data_source and extra_info.index occur more than once (first: %r, %r in "
+            "%s); such rows get the same noise within a step. Give each row its own index.",
+            len(shared), source, index, ", ".join(where[:3]),
         )  # fmt: skip
