@@ -30,7 +30,8 @@ import typer
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
-from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
+from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls, register
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 
 class Tokenizer:
@@ -70,21 +71,30 @@ async def seconds(manager, data: list[DataProto]) -> float:
     return time.perf_counter() - start
 
 
-async def compare(samples: int, rounds: int) -> None:
+@register("constant")
+class ConstantRewardManager(RewardManagerBase):
+    """An inner manager that costs next to nothing, so that what is added to it stands out."""
+
+    async def run_single(self, data: DataProto) -> dict:
+        return {"reward_score": 1.0, "reward_extra_info": {"acc": 1.0}}
+
+
+async def compare(inner: str, samples: int, rounds: int) -> None:
     async def score(**_):
         return 1.0
 
-    config = OmegaConf.create({"redit": {}, "reward": {}})
+    config = OmegaConf.create({"redit": {"inner": inner}, "reward": {}})
     tokenizer: Any = Tokenizer()
-    inner, dithered = (get_reward_manager_cls(name)(config, tokenizer, score) for name in ("naive", "redit"))
+    alone, dithered = (get_reward_manager_cls(name)(config, tokenizer, score) for name in (inner, "redit"))
     data = rollouts(samples)
-    await seconds(inner, data), await seconds(dithered, data)  # warm-up
-    pairs = [(await seconds(inner, data), await seconds(dithered, data)) for _ in range(rounds)]
-    alone = statistics.median(pair[0] for pair in pairs) / samples * 1e6
+    await seconds(alone, data), await seconds(dithered, data)  # warm-up
+    pairs = [(await seconds(alone, data), await seconds(dithered, data)) for _ in range(rounds)]
+    microseconds = statistics.median(pair[0] for pair in pairs) / samples * 1e6
     added = sorted((with_noise - without) / samples * 1e6 for without, with_noise in pairs)
     low, high = added[len(added) // 10], added[-1 - len(added) // 10]
     print(
-        f"naive alone {alone:.1f} us a sample; redit adds {statistics.median(added):.1f} us (80% {low:.1f}..{high:.1f})"
+        f"{inner} alone {microseconds:.1f} us a sample; "
+        f"redit adds {statistics.median(added):.1f} us (80% of rounds {low:.1f} to {high:.1f})"
     )
 
 
@@ -93,7 +103,8 @@ def main(
     rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 40,
 ) -> None:
     """Measure the cost of dithering one sample."""
-    asyncio.run(compare(samples, rounds))
+    for inner in ("naive", "constant"):
+        asyncio.run(compare(inner, samples, rounds))
 
 
 if __name__ == "__main__":
