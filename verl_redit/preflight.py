@@ -27,6 +27,13 @@ import wrapt
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit import plugin
+from verl_redit.closed_loop import (
+    StateMismatch,
+    configured_plugins,
+    is_closed_loop,
+    load_state,
+    resumed_checkpoint,
+)
 from verl_redit.settings import listed
 
 logger = logging.getLogger(__name__)
@@ -50,9 +57,10 @@ def check_before_start(verl_config: ModuleType) -> None:
 def check(config: DictConfig) -> None:
     """Raise ConfigError if a run that uses the suite cannot work; a run that does not use it is left alone."""
     uses_redit = OmegaConf.select(config, "reward.reward_manager.name") == "redit"
-    if not (uses_redit or "redit" in config or "host" in config or plugin.on_cpu_host()):
+    uses_suite = uses_redit or "redit" in config or "host" in config or is_closed_loop(config)
+    if not (uses_suite or plugin.on_cpu_host()):
         return
-    if problems := list(_problems(config, uses_redit)):
+    if problems := list(_problems(config, uses_redit)) or list(_resume_problems(config)):
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"verl-redit cannot start this run:\n{listed}")
     _claim(Path(config.trainer.default_local_dir).expanduser().resolve())
@@ -68,12 +76,20 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
         yield from limits.problems(config)
     elif "host" in config:
         yield "host: +host=cpu also needs VERL_PLATFORM=cpu in the environment; set it, or drop +host=cpu"
-    if uses_redit:
+    if uses_redit or ("redit" in config and is_closed_loop(config)):
         from verl_redit.redit import startup
 
         yield from startup.problems(config)
     elif "redit" in config:
         yield "redit: has settings, but reward.reward_manager.name is not redit; add +redit=gaussian or drop them"
+
+
+def _resume_problems(config: DictConfig) -> Iterator[str]:
+    if is_closed_loop(config) and (checkpoint := resumed_checkpoint(config)):
+        try:
+            load_state(configured_plugins(config), checkpoint)
+        except StateMismatch as error:
+            yield f"trainer.resume_mode={config.trainer.resume_mode}: {error}"
 
 
 def _missing_paths(config: DictConfig) -> Iterator[str]:

@@ -15,7 +15,8 @@
 """From a config node to a frozen dataclass: types checked, unknown keys refused with the nearest valid name."""
 
 import difflib
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from omegaconf import OmegaConf
@@ -38,12 +39,18 @@ def parse(cls: type[T], node: Any, where: str) -> T:
     """
     if node is None:
         node = {}
-    valid = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{where}: {node!r} is no group of settings; set {where}.<key> instead")
+    types: dict[str, Any] = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
     for key in node:
-        if key not in valid:
-            raise ValueError(f"{where}.{key}: unknown key; {nearest(str(key), valid)}")
+        if key not in types:
+            raise ValueError(f"{where}.{key}: unknown key; {nearest(str(key), list(types))}")
+    nested = {key: parse(types[key], node[key], f"{where}.{key}") for key in node if is_dataclass(types[key])}
     try:
-        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), node)))
+        own = {key: node[key] for key in node if key not in nested}
+        parsed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), own))
+        frozen = {key: tuple(value) for key, value in vars(parsed).items() if isinstance(value, list)}
+        return cast(T, replace(parsed, **frozen, **nested))
     except OmegaConfBaseException as error:
         raise ValueError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from error
     except ValueError as error:

@@ -45,7 +45,7 @@ REQUIRED: dict[str, tuple[tuple[object, ...], str]] = {
     "actor_rollout_ref.rollout.free_cache_engine": ((False,), "vLLM's CPU build has no sleep mode"),
     "actor_rollout_ref.rollout.enforce_eager": ((True,), "CUDA graphs need CUDA"),
     "trainer.v1.trainer_mode": (
-        ("sync", "colocate_async"),
+        ("sync", "colocate_async", "redit_sync", "redit_colocate_async"),
         "separate_async moves weights with NCCL, NIXL or Mooncake",
     ),
 }

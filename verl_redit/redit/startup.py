@@ -23,7 +23,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from verl_redit.redit.config import ReditConfig
+from verl_redit.closed_loop import MODES, is_closed_loop
+from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, ReditConfig
 from verl_redit.settings import listed, nearest, parse
 
 logger = getLogger(__name__)
@@ -44,7 +45,7 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.inner not in REWARD_MANAGER:
         managers = [name for name in REWARD_MANAGER if name != "redit"]
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
-    yield from _silently_without_effect(config, settings)
+    yield from (_closed_loop if is_closed_loop(config) else _open_loop)(config, settings)
     if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
         for setting in ("data.train_files", "data.val_files"):
             for file in listed(OmegaConf.select(config, setting)):
@@ -52,8 +53,16 @@ def problems(config: DictConfig) -> Iterator[str]:
         _report_duplicates([Path(file).expanduser() for file in listed(config.data.train_files)])
 
 
-def _silently_without_effect(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
-    """Settings with which verl would run, and something would not happen that the user asked for."""
+# In both loops: settings with which verl would run, and something would not happen that the user asked for.
+
+
+def _open_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
+    for name in CLOSED_LOOP_SETTINGS:
+        if getattr(settings, name) != getattr(ReditConfig(), name):
+            yield (
+                f"redit.{name}: a reward manager sees no groups; set trainer.v1.trainer_mode to one of "
+                f"{', '.join(MODES)}, or drop it"
+            )
     if config.reward.reward_manager.source != "register":
         yield "reward.reward_manager.source: redit is a registered manager; set reward.reward_manager.source=register"
     if config.algorithm.adv_estimator == "gdpo":
@@ -68,6 +77,32 @@ def _silently_without_effect(config: DictConfig, settings: ReditConfig) -> Itera
         yield (
             "algorithm.filter_groups.metric=reward: with noise no group has equal rewards, so none would be filtered; "
             "set algorithm.filter_groups.metric=acc, which stays raw"
+        )
+
+
+def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
+    if config.algorithm.adv_estimator != "grpo":
+        yield (
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator}: the closed loop is for groups; set "
+            "algorithm.adv_estimator=grpo, or use the reward manager (trainer.v1.trainer_mode=sync), which serves any"
+        )
+    if settings.std_source != "dithered" and not config.algorithm.norm_adv_by_std_in_grpo:
+        yield (
+            f"redit.std_source={settings.std_source}: algorithm.norm_adv_by_std_in_grpo=false says that nothing is "
+            "divided; set it to true, or drop std_source"
+        )
+    if settings.strategy == "accuracy_band":
+        if not config.algorithm.filter_groups.enable or config.algorithm.filter_groups.metric == "reward":
+            yield (
+                "redit.strategy=accuracy_band: verl's filter drops and replaces the groups; set "
+                "algorithm.filter_groups.enable=true and algorithm.filter_groups.metric=acc"
+            )
+        if OmegaConf.select(config, "trainer.v1.sampler.custom_sampler.path"):
+            yield "redit.strategy=accuracy_band: a custom sampler does its own filtering; drop custom_sampler.path"
+    if settings.strategy == "directed" and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        yield (
+            "redit.strategy=directed: it needs entropies, which verl does not compute with "
+            "algorithm.rollout_correction.bypass_mode=true; set it to false"
         )
 
 

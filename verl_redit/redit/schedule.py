@@ -1,0 +1,133 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How the noise grows or fades: pure functions from a step to a factor on ``redit.std``.
+
+Shapes and constants are those of a public copy of the authors' TRL scripts, which schedule the relative half-width m
+from m₀ = 0.1 (`redit.std` 0.0577) over runs of about 8,000 steps; their absolute floor of 1e-3 is 0.01 of m₀. Which
+one won is not known to us. `linear` and a warm-up of every shape are ours. Steps count from 1, like ``global_steps``.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from verl_redit.settings import nearest
+
+
+def square_root(step: float, time_scale: float = 300.0) -> float:
+    """(1 + step / time_scale)^(-1/2)."""
+    return (1 + step / time_scale) ** -0.5
+
+
+def factor(step: float, decay: float = 0.99, floor: float = 0.01) -> float:
+    """decay^step, not below ``floor``."""
+    return max(floor, decay**step)
+
+
+def multi_factor(step: float, milestones: Sequence[int] = (2000, 4000, 6000, 8000), drop: float = 0.5) -> float:
+    """``drop`` to the power of the number of milestones reached."""
+    return drop ** sum(milestone <= step for milestone in milestones)
+
+
+def cosine(step: float, total_steps: int = 8000, floor: float = 0.01) -> float:
+    """Half a cosine from 1 at step 0 to ``floor`` at ``total_steps``, then ``floor``."""
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(step / total_steps, 1.0))) / 2
+
+
+def linear(step: float, total_steps: int = 8000) -> float:
+    """A straight line from 1 at step 0 to 0 at ``total_steps``, then 0."""
+    return max(0.0, 1 - step / total_steps)
+
+
+SHAPES = ["constant", "square_root", "factor", "multi_factor", "cosine", "linear"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The config node ``redit.schedule``.
+
+    Args:
+        shape: one of `SHAPES`.
+        reverse: run the shape backwards from ``total_steps``, so that the noise grows.
+        warmup_steps: steps over which the factor first rises linearly from 0 to 1; the shape runs in the steps left.
+            None is what the authors' scripts have: 1,000 for ``cosine`` unless reversed, else 0.
+        total_steps: length of ``cosine``, ``linear`` and every reversed shape, warm-up included.
+        stop_step: the last step with noise; None for no end.
+        time_scale: of ``square_root``, in steps.
+        decay: of ``factor``, for each step.
+        floor: least factor of ``factor`` and ``cosine``.
+        milestones, drop: steps at which ``multi_factor`` multiplies by ``drop``.
+
+    Raises:
+        ValueError: with the key first, for a value that makes no schedule.
+    """
+
+    shape: str = "constant"
+    reverse: bool = False
+    warmup_steps: int | None = None
+    total_steps: int = 8000
+    stop_step: int | None = None
+    time_scale: float = 300.0
+    decay: float = 0.99
+    floor: float = 0.01
+    milestones: tuple[int, ...] = (2000, 4000, 6000, 8000)
+    drop: float = 0.5
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise ValueError(f"shape: {self.shape!r}; {nearest(self.shape, SHAPES)}")
+        if self.time_scale <= 0:
+            raise ValueError(f"time_scale: {self.time_scale}; give a number of steps above 0")
+        for name in ("decay", "floor", "drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; give a number from 0 to 1")
+        if self.warmup < 0:
+            raise ValueError(f"warmup_steps: {self.warmup}; give 0 or more")
+        if self.total_steps <= self.warmup:
+            raise ValueError(
+                f"total_steps: {self.total_steps} leaves no step after the warm-up of {self.warmup}; "
+                "give a larger one, or set warmup_steps"
+            )
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return 1000 if self.shape == "cosine" and not self.reverse else 0
+
+    def at(self, step: int) -> float:
+        """Factor on ``redit.std`` at a row's ``global_steps``."""
+        if self.stop_step is not None and step > self.stop_step:
+            return 0.0
+        if step < self.warmup:
+            return step / self.warmup
+        length = self.total_steps - self.warmup
+        time = step - self.warmup
+        if self.reverse:
+            time = max(0, length - time)
+        match self.shape:
+            case "square_root":
+                return square_root(time, self.time_scale)
+            case "factor":
+                return factor(time, self.decay, self.floor)
+            case "multi_factor":
+                return multi_factor(time, self.milestones, self.drop)
+            case "cosine":
+                return cosine(time, length, self.floor)
+            case "linear":
+                return linear(time, length)
+            case _:
+                return 1.0
