@@ -77,6 +77,21 @@ def test_a_failing_adapter_is_logged_with_the_host_it_was_for(caplog):
     assert "verl-redit could not extend verl.utils.config; run `verl-redit doctor`" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from verl_redit.redit.reward_manager import ReditRewardManager as ours; "
+        "from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls as find; "
+        "print(find('redit') is ours)",
+        "from verl_redit.trainer import ClosedLoop as ours; from verl.trainer.ppo.v1 import get_trainer_cls as find; "
+        "print(issubclass(find('redit_sync'), ours))",
+    ],
+)
+def test_an_adapter_may_be_imported_before_its_host(code):
+    result = python(code)
+    assert result.stdout.split("\n")[-2] == "True", result.stderr
+
+
 def test_loading_twice_changes_nothing():
     checks = python(
         "import verl, importlib; from verl_redit import plugin; plugin.load(); "

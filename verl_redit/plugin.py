@@ -56,6 +56,7 @@ CPU_HOST_ADAPTERS = [
 
 # adapters called so far in this process; `verl-redit doctor` reads it
 called: set[str] = set()
+_early: dict[str, tuple[str, ModuleType]] = {}
 
 
 def on_cpu_host() -> bool:
@@ -81,13 +82,24 @@ def check_verl_version() -> None:
 def _install(adapter: str, host: ModuleType) -> None:
     if adapter in called:
         return
-    module, function = adapter.split(":")
+    name, function = adapter.split(":")
     try:
-        getattr(importlib.import_module(module), function)(host)
+        module = importlib.import_module(name)
+        if getattr(module.__spec__, "_initializing", False) and not hasattr(module, function):
+            # the import of the adapter itself has brought in its host
+            _early[name] = (adapter, host)
+            return
+        getattr(module, function)(host)
     except Exception:
         logger.exception("verl-redit could not extend %s; run `verl-redit doctor`", host.__name__)
         raise
     called.add(adapter)
+
+
+def install_early(name: str) -> None:
+    """Install the adapter module ``name``, which calls this when it is complete, if its hook was called before."""
+    if name in _early:
+        _install(*_early.pop(name))
 
 
 def load() -> None:

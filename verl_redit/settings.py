@@ -45,7 +45,7 @@ def parse(cls: type[T], node: Any, where: str) -> T:
     for key in node:
         if key not in types:
             raise ValueError(f"{where}.{key}: unknown key; {nearest(str(key), list(types))}")
-    nested = {key: parse(types[key], node[key], f"{where}.{key}") for key in node if is_dataclass(types[key])}
+    nested = {key: parse(cls, node.get(key), f"{where}.{key}") for key, cls in types.items() if is_dataclass(cls)}
     try:
         own = {key: node[key] for key in node if key not in nested}
         parsed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), own))

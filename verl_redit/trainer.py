@@ -33,6 +33,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.utils.padding import response_to_nested
 
 from verl_redit.closed_loop import MODES, Plugin, configured_plugins, load_state, resumed_checkpoint, save_state
+from verl_redit.plugin import install_early
 from verl_redit.rollouts import Rollouts, Tokens, on_last_token
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class ClosedLoop(PPOTrainer):
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
-        if buffer.filter_groups_metric is not None and any(_chooses_groups(plugin) for plugin in self.plugins):
+        # a custom sampler filters by itself
+        if getattr(buffer, "filter_groups_metric", None) and any(_chooses_groups(plugin) for plugin in self.plugins):
             buffer._dapo_filtered_keys = GroupFilter(buffer, self.plugins)  # type: ignore[method-assign]
         return buffer
 
@@ -247,3 +249,6 @@ def register(v1: ModuleType) -> None:
     for mode, stock_mode in MODES.items():
         stock = v1.get_trainer_cls(stock_mode)
         v1.register_trainer(mode)(type(f"ClosedLoop{stock.__name__}", (ClosedLoop, stock), {"stock_mode": stock_mode}))
+
+
+install_early(__name__)

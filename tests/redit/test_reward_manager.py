@@ -134,8 +134,8 @@ def test_a_row_that_is_neither_training_nor_validation_stops_the_run_and_names_t
 
 
 @pytest.mark.parametrize("extra_info", [None, "text"])
-def test_a_row_without_extra_info_stops_the_run(extra_info):
-    with pytest.raises(RewardError, match="the row has no extra_info"):
+def test_a_row_without_extra_info_stops_the_run_unless_rows_are_declared(extra_info):
+    with pytest.raises(RewardError, match="neither verl nor the row tells"):
         run(manager(), sample(extra_info))
 
 
@@ -143,6 +143,54 @@ def test_a_row_without_extra_info_stops_the_run(extra_info):
 def test_a_trainer_that_passes_no_key_stops_the_run_rather_than_repeat_a_draw(column):
     with pytest.raises(RewardError, match=f"verl passed no {column}, .* use the V1 trainers"):
         run(manager(), sample(TRAIN, **{column: None}))
+
+
+def test_validation_needs_no_key():
+    """verl's fully-async trainer validates without session ids."""
+    result = run(manager(), sample({"split": "test"}, session_id=None, global_steps=None))
+    assert result["reward_extra_info"]["redit_noise"] == 0
+
+
+COMPONENTS = {"score": 2.5, "correctness": 2.0, "format": 0.5}
+
+
+def test_noise_of_components_is_the_sum_of_their_draws():
+    result = run(manager(COMPONENTS, std=0.1, components={"correctness": 2.0, "format": 1.0}), sample(TRAIN))
+    key = Key(0, "openai/gsm8k", 17, 3, 2)
+    draws = [unit_noise("gaussian", key._replace(component=name)) for name in ("correctness", "format")]
+    assert result["reward_extra_info"]["redit_noise"] == pytest.approx(0.1 * (2 * draws[0] + draws[1]))
+    assert result["reward_score"] == 2.5 + result["reward_extra_info"]["redit_noise"]
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [
+        (1.0, "the scorer returned no component 'format'; .* but it has acc"),
+        ({"score": 1.0, "format": None}, "the scorer returned None as 'format'; it must return a number"),
+        ({"score": 1.0, "format": math.nan}, "the scorer returned nan as 'format'; it must return a finite number"),
+    ],
+)
+def test_a_missing_component_stops_the_run(score, reason):
+    with pytest.raises(RewardError, match=reason):
+        run(manager(score, components={"format": 1.0}), sample(TRAIN))
+
+
+def test_the_schedule_follows_the_rows_own_step():
+    def noise(step, **schedule):
+        data = sample(TRAIN, global_steps=step)
+        return run(manager(schedule=schedule), data)["reward_extra_info"]["redit_noise"]
+
+    assert noise(3, shape="factor") == pytest.approx(noise(3) * 0.99**3)
+    assert noise(9, shape="linear", total_steps=10) == pytest.approx(noise(9) * 0.1)
+    assert noise(11, stop_step=10) == 0
+
+
+@pytest.mark.parametrize("mode", ["redit_sync", "redit_colocate_async", "redit_separate_async"])
+def test_in_the_closed_loop_the_manager_leaves_dithering_to_the_trainer(mode):
+    reward_manager = manager(score={"score": 1.0, "acc": 1.0})
+    reward_manager.config.trainer.v1 = {"trainer_mode": mode}
+    closed = ReditRewardManager(reward_manager.config, Tokenizer(), lambda **_: 1.0)
+    assert run(closed, sample({}, session_id=None)) == {"reward_score": 1.0, "reward_extra_info": {"acc": 1.0}}
 
 
 @pytest.mark.parametrize("index", [None, math.nan, [1]])

@@ -113,6 +113,61 @@ def test_filtering_groups_on_the_dithered_reward_is_refused(found):
     assert found([row(LABELLED)], filtering, "redit.std=0") == []
 
 
+CLOSED = ["trainer.v1.trainer_mode=redit_sync", "algorithm.adv_estimator=grpo"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "redit.strategy=directed", "redit.apply_to=tied", "redit.std_source=clean", "redit.std_floor=0.1",
+        "redit.right_above=0", "redit.gate.pass_rate=[0,0.5]", "redit.accuracy_band=[0.2,0.8]", "redit.entropy_scale=1",
+    ],
+)  # fmt: skip
+def test_what_needs_whole_groups_is_refused_in_the_open_loop(found, override):
+    (problem,) = found([row(LABELLED)], override)
+    key = override.split("=")[0].removesuffix(".pass_rate")
+    assert problem.startswith(
+        f"{key}: a reward manager sees no groups; set trainer.v1.trainer_mode to one of redit_sync"
+    )
+    assert "a reward manager sees no groups" not in str(found([row(LABELLED)], override, *CLOSED))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["algorithm.adv_estimator=rloo"], "algorithm.adv_estimator=rloo: the closed loop is for groups"),
+        (
+            ["redit.std_source=clean", "algorithm.norm_adv_by_std_in_grpo=false"],
+            "redit.std_source=clean: algorithm.norm_adv_by_std_in_grpo=false says that nothing is divided",
+        ),
+        (["redit.strategy=accuracy_band"], "redit.strategy=accuracy_band: verl's filter drops and replaces the groups"),
+        (
+            ["redit.strategy=accuracy_band", "algorithm.filter_groups.enable=true"],
+            "redit.strategy=accuracy_band: verl's filter drops and replaces the groups",
+        ),
+        (
+            [
+                "redit.strategy=accuracy_band", "algorithm.filter_groups.enable=true",
+                "algorithm.filter_groups.metric=acc", "+trainer.v1.sampler.custom_sampler.path=mine.py",
+            ],
+            "redit.strategy=accuracy_band: a custom sampler does its own filtering",
+        ),
+        (
+            ["redit.strategy=directed", "algorithm.rollout_correction.bypass_mode=true"],
+            "redit.strategy=directed: it needs entropies",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_closed_loop_cannot_do_is_refused(found, overrides, message):
+    (problem,) = found([row(LABELLED)], *CLOSED, *overrides)
+    assert problem.startswith(message)
+
+
+def test_the_closed_loop_filters_on_raw_rewards_and_needs_no_split(found):
+    assert found([row({"index": 1})], *CLOSED, "algorithm.filter_groups.enable=true") == []
+    assert found([row({"index": 1})], *CLOSED, "reward.reward_model.enable=true") == []
+
+
 def test_bad_settings_are_told(found):
     assert found([row(LABELLED)], "redit.std=-1") == [
         "redit.std: -1.0 is not a standard deviation; give a finite number, 0 or larger"

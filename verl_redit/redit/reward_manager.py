@@ -23,6 +23,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from verl.experimental.reward_loop.reward_manager.registry import get_reward_manager_cls
 
 from verl_redit.closed_loop import is_closed_loop
+from verl_redit.plugin import install_early
 from verl_redit.redit import failure
 from verl_redit.redit.config import ReditConfig
 from verl_redit.redit.noise import Key
@@ -67,7 +68,7 @@ class ReditRewardManager(RewardManagerBase):
             # before scoring, as verl's managers write into extra_info
             key = self._key(columns, data.meta_info) if self.dithers else None
             result = await self._score(data)
-            reward = _finite("the scorer returned", result["reward_score"])
+            reward = _finite(result["reward_score"])
             self._check_components(result["reward_extra_info"])
         except (RewardError, RowError) as error:
             message = f"reward manager 'redit' stopped the run at {place_of(columns)}: {error}"
@@ -94,7 +95,7 @@ class ReditRewardManager(RewardManagerBase):
                     f"the scorer returned no component {name!r}; it must return a dict with 'score' and every name in "
                     f"redit.components, but it has {', '.join(map(str, extra_info))}"
                 )
-            _finite(f"the scorer's component {name!r} is", extra_info[name])
+            _finite(extra_info[name], f" as {name!r}")
 
     def _key(self, columns: dict[str, Any], meta_info: dict[str, Any]) -> Key | None:
         """The key of a training row; None for a validation row."""
@@ -116,18 +117,21 @@ class ReditRewardManager(RewardManagerBase):
         return split == "train"
 
 
-def _finite(what: str, number: Any) -> float:
-    if number is None or isinstance(number, str | bytes):
-        raise RewardError(f"{what} {number!r}; it must be a number")
+def _finite(reward: Any, where: str = "") -> float:
+    if reward is None or isinstance(reward, str | bytes):
+        raise RewardError(f"the scorer returned {reward!r}{where}; it must return a number")
     try:
-        value = float(number)
+        number = float(reward)
     except (TypeError, ValueError) as error:
-        raise RewardError(f"{what} {number!r}; it must be a number") from error
-    if not math.isfinite(value):
-        raise RewardError(f"{what} {value}; it must be a finite number")
-    return value
+        raise RewardError(f"the scorer returned {reward!r}{where}; it must return a number") from error
+    if not math.isfinite(number):
+        raise RewardError(f"the scorer returned {number}{where}; it must return a finite number")
+    return number
 
 
 def register(host: ModuleType) -> None:
     """Register the manager under the name ``redit``."""
     host.register("redit")(ReditRewardManager)
+
+
+install_early(__name__)

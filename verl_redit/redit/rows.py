@@ -34,37 +34,37 @@ def key_of(seed: int, columns: Mapping[str, Any]) -> Key:
     Args:
         seed: ``redit.seed``.
         columns: verl's columns of the row: `COLUMNS`, and ``extra_info`` with an ``index`` (integer or text). Without
-            an index the row is known by a digest of its prompt.
+            such an index the row is known by a digest of its prompt.
 
     Raises:
         RowError: a column is missing.
     """
-    extra_info = columns.get("extra_info")
-    if not isinstance(extra_info, Mapping):
-        raise RowError("the row has no extra_info; write {'split': 'train', 'index': <row number>} into it")
     if missing := [name for name in COLUMNS if columns.get(name) is None]:
         raise RowError(
             f"verl passed no {', '.join(missing)}, without which draws would repeat; use the V1 trainers "
             "(trainer.use_v1=true) or the fully-async trainer"
         )
-    index = extra_info.get("index")
+    index = _index(columns)
     return Key(
         seed=seed,
         data_source=str(columns["data_source"]),
-        row=_row(index) if isinstance(index, str | Integral) else prompt_digest(columns["raw_prompt"]),
+        row=prompt_digest(columns["raw_prompt"]) if index is None else index,
         step=int(columns["global_steps"]),
         session=int(columns["session_id"]),
     )
 
 
-def _row(index: str | Integral) -> int | str:
-    return index if isinstance(index, str) else int(index)
+def _index(columns: Mapping[str, Any]) -> int | str | None:
+    extra_info = columns.get("extra_info")
+    index = extra_info.get("index") if isinstance(extra_info, Mapping) else None
+    if isinstance(index, str):
+        return index
+    return int(index) if isinstance(index, Integral) else None
 
 
 def place_of(columns: Mapping[str, Any]) -> str:
     """Where a row is, for a message."""
-    extra_info = columns.get("extra_info")
-    index = extra_info.get("index") if isinstance(extra_info, Mapping) else None
+    index = _index(columns)
     return (
         f"data_source={str(columns.get('data_source'))!r}, extra_info.index={index}, "
         f"step={columns.get('global_steps')}, session={columns.get('session_id')}"

@@ -45,11 +45,13 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.inner not in REWARD_MANAGER:
         managers = [name for name in REWARD_MANAGER if name != "redit"]
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
-    yield from (_closed_loop if is_closed_loop(config) else _open_loop)(config, settings)
+    closed_loop = is_closed_loop(config)
+    yield from (_closed_loop if closed_loop else _open_loop)(config, settings)
     if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
-        for setting in ("data.train_files", "data.val_files"):
-            for file in listed(OmegaConf.select(config, setting)):
-                yield from _row_problems(setting, Path(file).expanduser(), settings)
+        if settings.unlabelled_rows is None and not closed_loop:
+            for setting in ("data.train_files", "data.val_files"):
+                for file in listed(OmegaConf.select(config, setting)):
+                    yield from _unlabelled(setting, Path(file).expanduser())
         _report_duplicates([Path(file).expanduser() for file in listed(config.data.train_files)])
 
 
@@ -106,19 +108,18 @@ def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
         )
 
 
-def _row_problems(setting: str, file: Path, settings: ReditConfig) -> Iterator[str]:
+def _unlabelled(setting: str, file: Path) -> Iterator[str]:
     if not _is_readable(file):
         return  # other formats are checked row by row as they are scored; a missing file is told elsewhere
     if "extra_info" not in pq.read_schema(file).names:
         yield f"{setting}: {file} has no column extra_info; write {{'split': 'train', 'index': <row>}} into each row"
         return
-    if settings.unlabelled_rows is None:
-        unlabelled = [row for row, split in enumerate(_column(file, "extra_info.split")) if not split]
-        if unlabelled:
-            yield (
-                f"{setting}: {file} row {unlabelled[0]}: extra_info has no split, nor have {len(unlabelled) - 1} other "
-                "rows; write one ('train' for training rows), or set redit.unlabelled_rows=train or validation"
-            )
+    unlabelled = [row for row, split in enumerate(_column(file, "extra_info.split")) if not split]
+    if unlabelled:
+        yield (
+            f"{setting}: {file} row {unlabelled[0]}: extra_info has no split, nor have {len(unlabelled) - 1} other "
+            "rows; write one ('train' for training rows), or set redit.unlabelled_rows=train or validation"
+        )
 
 
 def _is_readable(file: Path) -> bool:
