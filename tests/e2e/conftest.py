@@ -41,11 +41,12 @@ def workspace(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def train(workspace) -> Callable[..., Path]:
-    """Run GRPO with ReDit through verl's entry point; returns the folder with its log, metrics and rollouts."""
+    """Run GRPO through verl's entry point, with ReDit unless told otherwise; returns the folder with its log, metrics
+    and rollouts."""
 
-    def to_the_end(folder: Path, *overrides: str, **sizes: int) -> Path:
+    def to_the_end(folder: Path, *overrides: str, redit: bool = True, **sizes: int) -> Path:
         chosen = replace(SIZES, **sizes)
-        arm = Arm("with ReDit", ["+redit=gaussian", f"redit.std={STD}"])
+        arm = Arm("with ReDit", ["+redit=gaussian", f"redit.std={STD}"]) if redit else Arm("stock")
         arguments = [*run.command(workspace, folder, chosen, arm), *overrides]
         run.train(arguments, folder, arm.title, chosen, Console())
         return folder
@@ -62,11 +63,15 @@ def rows_of_question(workspace) -> dict[str, list[int]]:
     return rows
 
 
+def rows_of(dump: Path) -> list[dict]:
+    """The rows of one of verl's dumps."""
+    return [json.loads(line) for line in dump.read_text().splitlines()]
+
+
 def noise_of(dump: Path) -> dict[tuple[str, int, int], float]:
     """What was added to the scorer's reward in verl's dump of one step: (question, session, nth such row) -> noise."""
     noise: dict[tuple[str, int, int], float] = {}
-    for line in dump.read_text().splitlines():
-        row = json.loads(line)
+    for row in rows_of(dump):
         question, session = row["input"].split("\n")[1], int(row["uid"].split("_")[1])
         nth = sum(key[:2] == (question, session) for key in noise)
         noise[question, session, nth] = row["score"] - default_compute_score(

@@ -14,14 +14,13 @@
 
 """GRPO with ReDit through verl's entry point: two FSDP2 ranks, vLLM, LoRA sync, checkpoints, validation."""
 
-import json
 import shutil
 
 import pytest
 import torch
 from verl.utils.reward_score import default_compute_score
 
-from tests.e2e.conftest import SIZES, STD, metrics_of, noise_of
+from tests.e2e.conftest import SIZES, STD, metrics_of, noise_of, rows_of
 from verl_redit.demo import task
 from verl_redit.redit.noise import Key, unit_noise
 
@@ -59,7 +58,7 @@ def test_training_rewards_are_the_scorers_plus_the_keyed_draws(trained, rows_of_
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_validation_rewards_are_exactly_the_scorers(trained, step):
-    rows = [json.loads(line) for line in (trained / "validation" / f"{step}.jsonl").read_text().splitlines()]
+    rows = rows_of(trained / "validation" / f"{step}.jsonl")
     assert rows
     for row in rows:
         assert row["score"] == row["acc"] == row["redit_raw_reward"]

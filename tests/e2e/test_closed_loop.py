@@ -1,0 +1,191 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The closed loop through verl's entry point: the suite's trainer modes with FSDP2, vLLM, LoRA sync and checkpoints."""
+
+import json
+import shutil
+from collections import defaultdict
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from verl.utils.reward_score import default_compute_score
+
+from tests.e2e.conftest import metrics_of, rows_of
+from verl_redit.demo import task
+from verl_redit.demo.run import DemoError
+
+pytestmark = pytest.mark.e2e
+CLOSED = "trainer.v1.trainer_mode=redit_sync"
+METRICS = [
+    "redit/raw_reward/mean", "redit/raw_reward/std", "redit/dithered_reward/mean", "redit/dithered_reward/std",
+    "redit/effective_std", "redit/tied_share", "redit/tied_right_share", "redit/tied_wrong_share",
+    "redit/tied_energy_share",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(train, tmp_path_factory):
+    """Two ranks, two steps, a checkpoint after each."""
+    folder = tmp_path_factory.mktemp("closed-loop") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENSORBOARD_DIR", str(folder / "tensorboard"))
+        train(
+            folder, CLOSED, "trainer.save_freq=1", "trainer.val_before_train=false", "trainer.test_freq=-1",
+            "trainer.logger=[console,file,tensorboard]",
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_scores_that_verl_stores_and_logs_are_the_scorers(trained, step):
+    rows = rows_of(trained / "rollouts" / f"{step}.jsonl")
+    scores = [default_compute_score(task.DATA_SOURCE, row["output"], row["gts"]) for row in rows]
+    assert [row["score"] for row in rows] == scores
+    metrics = metrics_of(trained)[step]
+    assert metrics["critic/score/mean"] == pytest.approx(sum(scores) / len(scores))
+    assert metrics["redit/raw_reward/mean"] == pytest.approx(sum(scores) / len(scores))
+
+
+def test_tied_groups_get_gradients(trained):
+    for metrics in metrics_of(trained).values():
+        assert metrics["redit/tied_share"] > 0
+        assert metrics["redit/tied_energy_share"] == pytest.approx(metrics["redit/tied_share"], abs=0.05)
+        assert metrics["redit/effective_std"] == pytest.approx(0.1, rel=0.5)
+        assert metrics["critic/advantages/max"] > 0 and metrics["actor/grad_norm"] > 0
+
+
+def test_metrics_are_in_the_console_the_file_and_tensorboard(trained):
+    log = (trained / "log.txt").read_text()
+    (events,) = (trained / "tensorboard").rglob("events.*")
+    board = EventAccumulator(str(events))
+    board.Reload()
+    for name in METRICS:
+        assert all(name in metrics for metrics in metrics_of(trained).values())
+        assert f" - {name}:" in log
+        assert [point.step for point in board.Scalars(name)] == [1, 2]
+
+
+@pytest.fixture
+def stopped(trained, tmp_path):
+    """The checkpoints of a run that was stopped after step 1."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(trained / "checkpoints" / "global_step_1", folder / "global_step_1")
+    (folder / "latest_checkpointed_iteration.txt").write_text("1")
+    return folder
+
+
+def test_a_resumed_run_draws_the_noise_of_the_whole_one(trained, stopped, train, tmp_path):
+    folder = tmp_path / "run"
+    train(
+        folder, CLOSED, f"trainer.default_local_dir={stopped}", "trainer.val_before_train=false", "trainer.test_freq=-1"
+    )
+    resumed, whole = metrics_of(folder), metrics_of(trained)
+    assert list(resumed) == [2]
+    # the root mean square of all draws of the step: equal only if the draws are
+    assert resumed[2]["redit/effective_std"] == pytest.approx(whole[2]["redit/effective_std"], rel=1e-9)
+    assert whole[1]["redit/effective_std"] != pytest.approx(whole[2]["redit/effective_std"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("redit", "overrides", "message"),
+    [
+        (True, ["redit.std=0.2"], "the checkpoint was written with redit.std=0.1, this run has 0.2"),
+        (False, [], "was written with the plugins [redit], this run has []"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused_before_anything_starts(
+    stopped, train, tmp_path, redit, overrides, message
+):
+    with pytest.raises(DemoError, match="verl stopped with exit code 1"):
+        train(tmp_path / "run", CLOSED, f"trainer.default_local_dir={stopped}", *overrides, redit=redit)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "verl-redit cannot start this run" in log and message in log
+    assert "TaskRunner" not in log
+
+
+# One response to each question, and always the likeliest one: such runs of verl repeat, and each reward is its own
+# advantage, so that there is something to learn.
+REPEATABLE = ["actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.val_kwargs.do_sample=false"]
+
+
+@pytest.fixture(scope="module")
+def repeatable(train, tmp_path_factory):
+    """Stock, the closed loop without plugins, and with ReDit."""
+    folder = tmp_path_factory.mktemp("repeatable")
+    for name, redit, overrides in (("stock", False, []), ("bare", False, [CLOSED]), ("dithered", True, [CLOSED])):
+        sizes = {"ranks": 1, "prompts": 16, "rollouts": 1}
+        train(folder / name, *REPEATABLE, "trainer.save_freq=2", *overrides, redit=redit, **sizes)
+    return folder
+
+
+def learned(folder, name, step):
+    """Metrics of what was generated and learned, without clocks, processors and memory."""
+    measured = ("actor/", "critic/", "response_length/", "val-", "rollout_corr/")
+    return {
+        key: value
+        for key, value in metrics_of(folder / name)[step].items()
+        if key.startswith(measured) and not key.startswith("actor/perf")
+    }
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_without_plugins_the_closed_loop_is_stock(repeatable, step):
+    stock, bare = (learned(repeatable, name, step) for name in ("stock", "bare"))
+    assert len(stock) > 20 and stock["actor/grad_norm"] > 0
+    assert bare == {key: pytest.approx(value, rel=1e-3, abs=1e-6) for key, value in stock.items()}
+    assert not (repeatable / "bare" / "checkpoints" / "global_step_2" / "verl_redit.json").exists()
+
+
+def test_validation_is_byte_for_byte_the_same_with_dithering_on_and_off(repeatable):
+    lines = {}
+    for name in ("stock", "bare", "dithered"):
+        rows = rows_of(repeatable / name / "validation" / "0.jsonl")
+        lines[name] = sorted(json.dumps({key: value for key, value in row.items() if key != "uid"}) for row in rows)
+    assert len(lines["stock"]) > 100
+    assert lines["stock"] == lines["bare"] == lines["dithered"]
+
+
+def test_dithering_changes_what_is_learned(repeatable):
+    stock, dithered = (learned(repeatable, name, 1) for name in ("stock", "dithered"))
+    assert dithered["critic/score/mean"] == stock["critic/score/mean"]
+    assert dithered["actor/grad_norm"] != pytest.approx(stock["actor/grad_norm"], rel=1e-3)
+
+
+def test_the_accuracy_band_refills_asynchronous_steps_with_mixed_groups(train, tmp_path):
+    folder = train(
+        tmp_path / "run", "trainer.v1.trainer_mode=redit_colocate_async", "redit.strategy=accuracy_band",
+        "algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc", "data.gen_batch_size=1",
+        "trainer.val_before_train=false", "trainer.test_freq=-1", ranks=1, prompts=4,
+    )  # fmt: skip
+    evicted = 0.0
+    for step, metrics in metrics_of(folder).items():
+        groups = defaultdict(set)
+        for row in rows_of(folder / "rollouts" / f"{step}.jsonl"):
+            groups[row["uid"].split("_")[0]].add(row["score"])
+        assert list(groups.values()) == [{0.0, 1.0}] * 4
+        assert metrics["redit/tied_share"] == 0 and "redit/mixed_correlation" in metrics
+        evicted += metrics.get("training/filter_groups/evicted_samples", 0)
+    assert evicted > 0
+
+
+def test_the_open_loop_dithers_asynchronous_steps(train, tmp_path):
+    folder = train(
+        tmp_path / "run", "trainer.v1.trainer_mode=colocate_async", "trainer.val_before_train=false",
+        "trainer.test_freq=-1", ranks=1,
+    )  # fmt: skip
+    for step in (1, 2):
+        rows = rows_of(folder / "rollouts" / f"{step}.jsonl")
+        noise = [row["score"] - default_compute_score(task.DATA_SOURCE, row["output"], row["gts"]) for row in rows]
+        assert len({round(added, 6) for added in noise}) == len(noise) > 0
