@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A reward worker that dies while it scores: Ray starts it anew, and retried samples get the draws they would have had."""
+"""A reward worker that dies while it scores: Ray starts it anew, retried samples get their own draws again."""
 
 import numpy as np
 import pytest

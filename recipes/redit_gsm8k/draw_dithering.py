@@ -14,7 +14,7 @@
 
 """Draws dithering.png: what noise makes of the advantages of a tied and of a mixed group, by verl's own GRPO.
 
-python recipes/redit_gsm8k/dithering.py --out dithering.png
+python recipes/redit_gsm8k/draw_dithering.py --out dithering.png
 """
 
 from pathlib import Path
