@@ -45,7 +45,8 @@ def parse(cls: type[T], node: Any, where: str) -> T:
     for key in node:
         if key not in types:
             raise ValueError(f"{where}.{key}: unknown key; {nearest(str(key), list(types))}")
-    nested = {key: parse(cls, node.get(key), f"{where}.{key}") for key, cls in types.items() if is_dataclass(cls)}
+    kinds = {key: kind for key, kind in types.items() if isinstance(kind, type) and is_dataclass(kind)}
+    nested = {key: parse(kind, node.get(key), f"{where}.{key}") for key, kind in kinds.items()}
     try:
         own = {key: node[key] for key in node if key not in nested}
         parsed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), own))
