@@ -17,7 +17,7 @@
     python recipes/benchmarks/trainer.py --out DIR
 
 Each arm is the demo's command with one or two ranks. Reported: seconds from the command to the end of the first step,
-`timing_s/step` of the later steps, and the ratio of the medians (with ReDit over stock) with a bootstrap interval.
+`timing_s/step` of the later steps, and the ratio of the medians (each over stock) with a bootstrap interval.
 """
 
 import json
@@ -35,7 +35,12 @@ from verl_redit.demo import run
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
 
-ARMS = [Arm("stock GRPO"), Arm("with ReDit", ["+redit=gaussian"])]
+STOCK = Arm("stock GRPO")
+ARMS = [
+    STOCK,
+    Arm("reward manager", ["+redit=gaussian"]),
+    Arm("closed loop", ["+redit=gaussian", "trainer.v1.trainer_mode=redit_sync"]),
+]
 
 
 def ratio_of_medians(dithered: np.ndarray, stock: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -48,11 +53,11 @@ def main(
     steps: Annotated[int, typer.Option(help="Steps of each run.")] = 15,
     ranks: Annotated[int, typer.Option(help="FSDP ranks.")] = 1,
 ) -> None:
-    """Measure start-up and steps of both arms."""
+    """Measure start-up and steps of each arm."""
     console = Console()
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=ranks, seed=0, warm_steps=100, problems=512)
     run.prepare(out.resolve(), sizes, console)
-    starts: list[float] = []
+    starts: dict[str, list[float]] = {arm.title: [] for arm in ARMS}
     seconds: dict[str, list[float]] = {arm.title: [] for arm in ARMS}
     for number in range(rounds):
         for arm in ARMS if number % 2 == 0 else ARMS[::-1]:
@@ -60,22 +65,29 @@ def main(
             arguments = [*run.command(out.resolve(), folder, sizes, arm), "trainer.val_before_train=false"]
             began = time.time()
             run.train([*arguments, "trainer.test_freq=-1"], folder, arm.title, sizes, console)
-            starts.append((folder / "rollouts" / "1.jsonl").stat().st_mtime - began)
+            starts[arm.title].append(round((folder / "rollouts" / "1.jsonl").stat().st_mtime - began, 1))
             entries = training_steps(folder / "metrics.jsonl")[1:]
             seconds[arm.title] += [entry["data"]["timing_s/step"] for entry in entries]
-    stock, dithered = (np.array(seconds[arm.title]) for arm in ARMS)
-    interval = bootstrap((dithered, stock), ratio_of_medians, rng=0, method="percentile").confidence_interval
     print(
         json.dumps(
             {
                 "ranks": ranks,
-                "seconds to the end of the first step": [round(start, 1) for start in starts],
+                "seconds to the end of the first step": starts,
                 "median step": {title: round(statistics.median(values), 2) for title, values in seconds.items()},
-                "ratio": round(float(ratio_of_medians(dithered, stock)), 3),
-                "95% interval": [round(float(interval.low), 3), round(float(interval.high), 3)],
+                "ratio to stock, 95% interval": {
+                    title: compared(np.array(values), np.array(seconds[STOCK.title]))
+                    for title, values in seconds.items()
+                    if title != STOCK.title
+                },
             }
         )
     )
+
+
+def compared(arm: np.ndarray, stock: np.ndarray) -> list[float]:
+    """Ratio of the medians with both ends of its bootstrap interval."""
+    interval = bootstrap((arm, stock), ratio_of_medians, rng=0, method="percentile").confidence_interval
+    return [round(float(value), 3) for value in (ratio_of_medians(arm, stock), interval.low, interval.high)]
 
 
 if __name__ == "__main__":

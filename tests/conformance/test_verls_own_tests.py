@@ -76,5 +76,5 @@ def test_verl_ships_the_tests(shipped):
 def test_they_pass_with_the_suite_exactly_where_they_pass_without(outcomes, shipped, conformance_report):
     stock, suite = outcomes[False], outcomes[True]
     conformance_report(shipped, stock, suite)
-    assert sum(outcome == "passed" for outcome in stock.values()) > 400
+    assert sum(outcome == "passed" for outcome in stock.values()) > 300
     assert suite == stock
