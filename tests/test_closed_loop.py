@@ -95,6 +95,19 @@ def test_changed_settings_are_refused_by_name_and_file(tmp_path):
     )
 
 
+def test_an_empty_state_is_leave_to_change_settings(tmp_path):
+    (tmp_path / "verl_redit.json").write_text('{"redit": {}}')
+    load_state([redit(std=0.7)], tmp_path)
+
+
+def test_a_setting_that_the_writing_release_did_not_have_is_no_mismatch(tmp_path):
+    save_state([redit()], tmp_path)
+    state = json.loads((tmp_path / "verl_redit.json").read_text())
+    del state["redit"]["entropy_scale"]
+    (tmp_path / "verl_redit.json").write_text(json.dumps(state))
+    load_state([redit()], tmp_path)
+
+
 def test_settings_of_another_release_are_refused(tmp_path):
     save_state([redit()], tmp_path)
     state = json.loads((tmp_path / "verl_redit.json").read_text())
@@ -113,3 +126,4 @@ def test_the_checkpoint_is_the_one_that_verl_resumes_from(verl_config, tmp_path)
     assert resumed_checkpoint(verl_config(here, "trainer.resume_mode=disable")) is None
     named = ["trainer.resume_mode=resume_path", "trainer.resume_from_path=/runs/global_step_5"]
     assert resumed_checkpoint(verl_config(here, *named)) == Path("/runs/global_step_5")
+    assert resumed_checkpoint(verl_config(here, named[0])) is None  # which verl refuses

@@ -22,6 +22,7 @@ import verl.utils.config
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 
 from verl_redit import preflight
+from verl_redit.closed_loop import configured_plugins, save_state
 from verl_redit.preflight import ConfigError, check
 
 
@@ -103,6 +104,28 @@ def test_all_problems_are_told_at_once(config):
 )
 def test_a_mistake_is_told_by_the_name_of_its_setting(config, override, expected):
     assert expected in message(config(override))
+
+
+@pytest.fixture
+def resumed(config, tmp_path):
+    """A run that finds a checkpoint of the closed loop in its folder, with overrides."""
+    checkpoint = tmp_path / "checkpoints" / "global_step_1"
+    save_state(configured_plugins(config()), checkpoint)
+    (checkpoint.parent / "latest_checkpointed_iteration.txt").write_text("1")
+    return config
+
+
+def test_a_checkpoint_of_the_closed_loop_is_resumed_in_the_closed_loop_with_the_same_settings(resumed):
+    closed = "trainer.v1.trainer_mode=redit_sync"
+    check(resumed(closed))
+    assert "was written with redit.std=0.0289, this run has 0.5" in message(resumed(closed, "redit.std=0.5"))
+    assert "was written with the plugins [redit], this run has []" in message(resumed())
+    check(resumed("trainer.resume_mode=disable", "redit.std=0.5"))
+
+
+def test_a_checkpoint_that_does_not_exist_is_told(config):
+    missing = ["trainer.resume_mode=resume_path", "trainer.resume_from_path=/no/global_step_1"]
+    assert "trainer.resume_from_path: there is no folder /no/global_step_1" in message(config(*missing))
 
 
 def test_a_hub_name_and_a_remote_file_are_not_looked_for_here(config):

@@ -105,8 +105,8 @@ class Answers(Plugin):
 
     name = "answers"
 
-    def __init__(self, change=None, advantage=None, centres=False):
-        self.change, self.advantage, self.centres = change, advantage, centres
+    def __init__(self, change=None, advantage=None, divides=False):
+        self.change, self.advantage, self.divides = change, advantage, divides
 
     def reward_change(self, rollouts):
         self.rollouts = rollouts
@@ -162,9 +162,10 @@ def test_plugins_see_sessions_without_padding_and_with_raw_rewards(verl_config, 
     trainer(verl_config, "redit_sync", [plugin])._compute_advantage(batch, {})
     assert plugin.rollouts.rewards.tolist() == [1, 1, 1, 1, 0, 0]
     assert plugin.rollouts.group.tolist() == [0, 0, 0, 1, 1, 1]
-    assert plugin.rollouts.column("session_id") == [0, 1, 2, 0, 1, 2]
-    assert plugin.rollouts.column("data_source") == ["test"] * 6
-    assert plugin.rollouts.column("extra_info")[4] == {"index": 1}
+    columns = plugin.rollouts.columns("session_id", "data_source", "extra_info")
+    assert columns["session_id"] == [0, 1, 2, 0, 1, 2]
+    assert columns["data_source"] == ["test"] * 6
+    assert columns["extra_info"][4] == {"index": 1}
     assert plugin.tokens.session.tolist() == [0, 1, 2, 3, 3, 4, 5]
     assert plugin.tokens.final.tolist() == [0, 1, 2, 4, 5, 6]
     stock = [float(store[key]["advantages"][0]) for key in ("a_0_0", "b_0_1", "b_1_0")]
@@ -207,15 +208,22 @@ def test_raw_rewards_come_back_even_if_the_estimator_fails(verl_config, store, b
         raise ZeroDivisionError
 
     monkeypatch.setattr(PPOTrainerSync, "_compute_advantage", fail)
-    made = trainer(verl_config, "redit_sync", [Answers(np.ones(6), centres=True)])
+    made = trainer(verl_config, "redit_sync", [Answers(np.ones(6), divides=True)])
     with pytest.raises(ZeroDivisionError):
         made._compute_advantage(batch, {})
     assert stored(store, "rm_scores") == before
     assert made.config.algorithm.norm_adv_by_std_in_grpo is True
 
 
+def test_the_modes_settings_are_found_under_its_own_name(verl_config, monkeypatch):
+    monkeypatch.setattr(PPOTrainerSync.__mro__[1], "__init__", lambda self, config: None)
+    config = verl_config("trainer.v1.trainer_mode=redit_sync")
+    get_trainer_cls("redit_sync")(config)
+    assert config.trainer.v1.redit_sync == config.trainer.v1.sync
+
+
 def test_a_plugin_that_divides_by_itself_gets_centred_advantages(verl_config, store, batch):
-    plugin = Answers(centres=True)
+    plugin = Answers(divides=True)
     made = trainer(verl_config, "redit_sync", [plugin])
     made._compute_advantage(batch, {})
     assert plugin.tokens.advantages[plugin.tokens.final, 0].tolist() == pytest.approx([0, 0, 0, 2 / 3, -1 / 3, 0])
@@ -271,6 +279,32 @@ def test_an_update_ends_with_the_plugins_metrics(verl_config, monkeypatch):
     assert metrics == {"actor/loss": 1.0, "counts/seen": 1.0}
 
 
+def test_metrics_of_several_updates_in_a_step_are_averaged_by_verl(verl_config, monkeypatch):
+    """As in separate_async, where a step has ``parameter_sync_step`` updates."""
+
+    class Counts(Plugin):
+        name = "counts"
+        updates = 0
+
+        def after_update(self, metrics):
+            self.updates += 1
+
+        def metrics(self):
+            return {"counts/updates": float(self.updates)}
+
+    def update(self, metrics, timing_raw, sample_batch_size):
+        keys = [f"{self.local_trigger_step}_{number}_0" for number in range(sample_batch_size)]
+        return KVBatchMeta(partition_id="train", keys=keys, tags=[{}] * sample_batch_size)
+
+    made = trainer(verl_config, "redit_separate_async", [Counts()], "data.train_batch_size=8")
+    monkeypatch.setattr(get_trainer_cls("separate_async"), "_step_once", update)
+    monkeypatch.setattr(get_trainer_cls("separate_async"), "prepare_step", lambda self: {})
+    made.parameter_sync_step = 4
+    metrics = {}
+    made.step(metrics, {})
+    assert metrics == {"counts/updates": (1 + 2 + 3 + 4) / 4}
+
+
 def test_prompts_may_be_changed_before_they_are_rolled_out(verl_config, monkeypatch):
     class Asks(Plugin):
         name = "asks"
@@ -286,6 +320,7 @@ def test_prompts_may_be_changed_before_they_are_rolled_out(verl_config, monkeypa
 
 class Band(Plugin):
     name = "band"
+    chooses_groups = True
 
     def keeps_group(self, accuracy):
         return 0 < accuracy < 1
@@ -298,18 +333,16 @@ def buffer_of(verl_config, plugins, *overrides):
 
 @pytest.fixture
 def finished(store):
-    """Groups with their sessions' accuracies, as finished rollouts; the reward of each response is dithered or not."""
+    """Groups with their sessions' accuracies, as finished rollouts."""
 
-    def fill(buffer, noise=0.0):
-        generator = torch.Generator().manual_seed(0)
+    def fill(buffer):
         for uid, accuracies in {"a": [1, 1], "b": [0, 1], "c": [0, 0], "d": [1, 1, 1, 0]}.items():
             buffer.finished_keys["train"].add(uid)
             for session, accuracy in enumerate(accuracies):
                 for output in range(2 if uid == "b" else 1):
                     key = f"{uid}_{session}_{output}"
-                    reward = accuracy + noise * float(torch.randn(1, generator=generator))
                     store[key] = {
-                        "rm_scores": torch.tensor([0.0, reward]),
+                        "rm_scores": torch.tensor([0.0, accuracy]),
                         "extra_fields": {"reward_extra_info": {"acc": float(accuracy)}},
                     }
                     buffer.partitions["train"][key] = {}
@@ -323,14 +356,18 @@ def test_verls_filter_is_left_alone_by_plugins_that_keep_every_group(verl_config
     assert buffer._dapo_filtered_keys.__func__ is ReplayBuffer._dapo_filtered_keys
 
 
-def test_verls_filter_drops_the_same_groups_with_dithering_on_and_off(verl_config, finished):
-    """The closed loop stores raw rewards, so even the default metric works; a dithering manager would break it."""
+def test_verls_filter_drops_the_same_groups_with_dithering_on_and_off(verl_config, store, batch):
+    """Even with the default metric, which reads the stored rewards: the closed loop dithers, and leaves them raw."""
+    dropped = {}
     for std in (0, 0.1):
         made = redit(verl_config, f"redit.std={std}", "algorithm.filter_groups.enable=true")
-        dropped, counts = finished(made._build_replay_buffer())._dapo_filtered_keys("train")
-        assert (dropped, counts) == ({"a", "c"}, Counter({1.0: 1, 0.0: 1}))
-    dithered, _ = finished(made._build_replay_buffer(), noise=0.1)._dapo_filtered_keys("train")
-    assert dithered == set()
+        made._compute_advantage(batch, {})
+        assert (made.plugins[0].metrics()["redit/effective_std"] > 0) == (std > 0)
+        buffer = made._build_replay_buffer()
+        buffer.finished_keys["train"].update({"a", "b"})
+        buffer.partitions["train"].update({key: {} for key in store})
+        dropped[std] = buffer._dapo_filtered_keys("train")
+    assert dropped[0] == dropped[0.1] == ({"a"}, Counter({1.0: 1}))
 
 
 def test_the_open_band_drops_what_dapo_drops(verl_config, finished):
@@ -355,6 +392,13 @@ def test_the_configured_band_decides(verl_config, finished, bounds, dropped):
 def test_a_metric_that_the_scorer_does_not_return_is_named(verl_config, finished):
     buffer = finished(buffer_of(verl_config, [Band()], "algorithm.filter_groups.metric=accuracy"))
     with pytest.raises(ValueError, match="metric=accuracy: the scorer returned no 'accuracy', only acc"):
+        buffer._dapo_filtered_keys("train")
+
+
+def test_a_finished_prompt_without_a_response_stops_the_run_as_verls_filter_does(verl_config, finished):
+    buffer = finished(buffer_of(verl_config, [Band()], "algorithm.filter_groups.metric=acc"))
+    buffer.finished_keys["train"].add("empty")
+    with pytest.raises(ValueError, match=r"finished prompts without any response, so without 'acc': \['empty'\]"):
         buffer._dapo_filtered_keys("train")
 
 

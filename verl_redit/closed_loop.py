@@ -53,11 +53,14 @@ class Plugin:
 
     Attributes:
         name: the config node that turns the plugin on, and its name in checkpoints.
-        centres: whether verl's GRPO shall not divide by the group's standard deviation, because `advantages` divides.
+        chooses_groups: whether `keeps_group` may say no; verl's ``algorithm.filter_groups`` must then be on.
+        divides: whether `advantages` divides by a standard deviation of its own; verl's GRPO then only centres. At most
+            one plugin may.
     """
 
     name: ClassVar[str]
-    centres: bool = False
+    chooses_groups: bool = False
+    divides: bool = False
 
     def before_rollout(self, prompts: Mapping[str, Any], step: int) -> None:
         """May change the columns of prompts that are about to be rolled out; ``step`` is their ``global_steps``."""
@@ -116,7 +119,7 @@ def resumed_checkpoint(config: DictConfig) -> Path | None:
     if trainer.resume_mode == "disable":
         return None
     if trainer.resume_mode == "resume_path":
-        return Path(trainer.resume_from_path)
+        return Path(trainer.resume_from_path) if trainer.resume_from_path else None
     latest = find_latest_ckpt_path(str(Path(trainer.default_local_dir).absolute()))
     return Path(latest) if latest else None
 

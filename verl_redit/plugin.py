@@ -36,13 +36,11 @@ SUPPORTED_VERL = SpecifierSet(">=0.9.1,<0.10")
 ADAPTERS = [
     ("hydra.core.plugins", "verl_redit.config:add_search_path"),
     ("verl.utils.config", "verl_redit.preflight:check_before_start"),
+    ("verl.trainer.main_ppo", "verl_redit.preflight:check_before_run"),
     ("verl.experimental.reward_loop.reward_manager", "verl_redit.redit.reward_manager:register"),
     ("verl.trainer.ppo.v1.replay_buffer", "verl_redit.redit.failure:stop_training"),
     ("verl.trainer.ppo.v1", "verl_redit.trainer:register"),
-    (
-        "verl.experimental.fully_async_policy.fully_async_rollouter",
-        "verl_redit.redit.fully_async:label_rows",
-    ),
+    ("verl.experimental.fully_async_policy.fully_async_rollouter", "verl_redit.redit.fully_async:label_rows"),
 ]
 
 CPU_HOST_ADAPTERS = [

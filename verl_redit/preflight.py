@@ -46,12 +46,17 @@ class ConfigError(ValueError):
 
 def check_before_start(verl_config: ModuleType) -> None:
     """Check the suite's settings before verl checks its own."""
+    wrapt.wrap_function_wrapper(verl_config, "validate_config", _checked)
 
-    def validate(wrapped, instance, args, kwargs):
-        check(kwargs["config"] if "config" in kwargs else args[0])
-        return wrapped(*args, **kwargs)
 
-    wrapt.wrap_function_wrapper(verl_config, "validate_config", validate)
+def check_before_run(main_ppo: ModuleType) -> None:
+    """Check them before verl starts Ray; verl's fully-async trainer comes here without checking its own."""
+    wrapt.wrap_function_wrapper(main_ppo, "run_ppo", _checked)
+
+
+def _checked(wrapped, instance, args, kwargs):
+    check(kwargs["config"] if "config" in kwargs else args[0])
+    return wrapped(*args, **kwargs)
 
 
 def check(config: DictConfig) -> None:
@@ -85,11 +90,16 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
 
 
 def _resume_problems(config: DictConfig) -> Iterator[str]:
-    if is_closed_loop(config) and (checkpoint := resumed_checkpoint(config)):
-        try:
-            load_state(configured_plugins(config), checkpoint)
-        except StateMismatch as error:
-            yield f"trainer.resume_mode={config.trainer.resume_mode}: {error}"
+    checkpoint = resumed_checkpoint(config)
+    if checkpoint is None:
+        return
+    if not checkpoint.is_dir():
+        yield f"trainer.resume_from_path: there is no folder {checkpoint}"
+        return
+    try:
+        load_state(configured_plugins(config) if is_closed_loop(config) else [], checkpoint)
+    except StateMismatch as error:
+        yield f"trainer.resume_mode={config.trainer.resume_mode}: {error}"
 
 
 def _missing_paths(config: DictConfig) -> Iterator[str]:

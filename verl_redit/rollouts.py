@@ -29,14 +29,15 @@ class Rollouts:
     Args:
         rewards: the scorer's reward of each session, float64 of shape (sessions,), without any noise.
         group: number of each session's group, int64 of shape (sessions,), from 0 and without gaps.
-        column: reads a column of verl's or of the data set by name; one value for each session.
-        estimate: rewards (sessions,) to verl's own GRPO advantages (sessions,), with the run's settings.
+        columns: reads columns of verl's or of the data set by name; one value for each session.
+        estimate: verl's own GRPO, from rewards (sessions,) to advantages (sessions,), as the run's settings have it, or
+            only centred if a second argument is False.
     """
 
     rewards: np.ndarray
     group: np.ndarray
-    column: Callable[[str], list]
-    estimate: Callable[[np.ndarray], np.ndarray]
+    columns: Callable[..., dict[str, list]]
+    estimate: Callable[..., np.ndarray]
 
     @cached_property
     def group_size(self) -> np.ndarray:
@@ -102,11 +103,13 @@ def on_last_token(scores: torch.Tensor, mask: torch.Tensor, change: torch.Tensor
         A jagged nested float32 tensor of the same shape.
     """
     values, offsets = scores.values().clone(), scores.offsets()  # type: ignore[attr-defined]
-    position = torch.arange(len(values))
-    response = torch.repeat_interleave(torch.arange(len(change)), offsets.diff())
-    generated = torch.where(mask.values() > 0, position, -1)
-    last = torch.full((len(change),), -1).scatter_reduce(0, response, generated, "amax")
-    last = torch.where(last < 0, offsets[1:] - 1, last)
-    present = offsets.diff() > 0
+    written = mask.values()
+    present = (offsets.diff() > 0).nonzero()[:, 0]
+    last = offsets[1:] - 1
+    for response in present[written[last[present]] == 0].tolist():
+        begin, end = offsets[response], offsets[response + 1]
+        generated = written[begin:end].nonzero()
+        if len(generated):
+            last[response] = begin + generated[-1, 0]
     values[last[present]] += change[present].to(values.dtype)
     return torch.nested.nested_tensor_from_jagged(values, offsets)

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
-from tensordict import TensorDict
+from tensordict import NonTensorData, TensorDict
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.core_algos import compute_grpo_vectorized_outcome_advantage
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.utils.padding import response_to_nested
 
 from verl_redit.closed_loop import MODES, Plugin, configured_plugins, load_state, resumed_checkpoint, save_state
+from verl_redit.grpo import grpo_advantages
 from verl_redit.plugin import install_early
 from verl_redit.rollouts import Rollouts, Tokens, on_last_token
 
@@ -49,6 +49,9 @@ class ClosedLoop(PPOTrainer):
 
     def __init__(self, config: DictConfig):
         self.plugins = configured_plugins(config)
+        modes = config.trainer.v1
+        with open_dict(modes):  # for those who look up the mode's settings under the name in the config
+            modes[modes.trainer_mode] = modes.get(self.stock_mode)
         super().__init__(config)
 
     @property
@@ -63,7 +66,7 @@ class ClosedLoop(PPOTrainer):
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
         # a custom sampler filters by itself
-        if getattr(buffer, "filter_groups_metric", None) and any(_chooses_groups(plugin) for plugin in self.plugins):
+        if getattr(buffer, "filter_groups_metric", None) and any(plugin.chooses_groups for plugin in self.plugins):
             buffer._dapo_filtered_keys = GroupFilter(buffer, self.plugins)  # type: ignore[method-assign]
         return buffer
 
@@ -94,7 +97,7 @@ class ClosedLoop(PPOTrainer):
         algorithm = self.config.algorithm
         divide = algorithm.get("norm_adv_by_std_in_grpo", True)
         with open_dict(algorithm):
-            algorithm.norm_adv_by_std_in_grpo = divide and not any(plugin.centres for plugin in self.plugins)
+            algorithm.norm_adv_by_std_in_grpo = divide and not any(plugin.divides for plugin in self.plugins)
             try:
                 yield
             finally:
@@ -124,6 +127,7 @@ class Responses:
 
     def __init__(self, batch: KVBatchMeta, config: DictConfig):
         self.partition = batch.partition_id
+        self.is_grpo = config.algorithm.adv_estimator == "grpo"
         self.keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         last: dict[tuple[str, str], tuple[int, int]] = {}
         for response, key in enumerate(self.keys):
@@ -136,18 +140,14 @@ class Responses:
         rewards = np.array([float(score.sum()) for score in self.scores["rm_scores"].unbind()])[self.final]
         if not np.isfinite(rewards).all():
             wrong = self.keys[self.final[int(np.argmin(np.isfinite(rewards)))]]
-            raise ValueError(f"the reward of rollout {wrong} is not finite; add +redit=gaussian to be told the row")
+            raise ValueError(f"the reward of rollout {wrong} is not finite; mend the scorer")
         group = np.unique([uid for uid, _ in last], return_inverse=True)[1]
-        divide = config.algorithm.get("norm_adv_by_std_in_grpo", True)
+        divides = config.algorithm.get("norm_adv_by_std_in_grpo", True)
 
-        def estimate(rewards: np.ndarray) -> np.ndarray:
-            scores = torch.from_numpy(rewards).float()[:, None]
-            advantages, _ = compute_grpo_vectorized_outcome_advantage(
-                scores, torch.ones_like(scores), group, norm_adv_by_std_in_grpo=divide
-            )
-            return advantages[:, 0].double().numpy()
+        def estimate(rewards: np.ndarray, divide: bool = True) -> np.ndarray:
+            return grpo_advantages(rewards, group, divide and divides)
 
-        self.rollouts = Rollouts(rewards, group, self._column, estimate)
+        self.rollouts = Rollouts(rewards, group, self._columns, estimate)
 
     def _get(self, *fields: str) -> TensorDict:
         return tq.kv_batch_get(keys=self.keys, partition_id=self.partition, select_fields=list(fields))
@@ -157,10 +157,10 @@ class Responses:
             keys=self.keys, partition_id=self.partition, fields=TensorDict(fields, batch_size=len(self.keys))
         )
 
-    def _column(self, name: str) -> list:
+    def _columns(self, *names: str) -> dict[str, list]:
         keys = [self.keys[response] for response in self.final]
-        values = tq.kv_batch_get(keys=keys, partition_id=self.partition, select_fields=[name])[name]
-        return [_plain(value) for value in values]
+        data = tq.kv_batch_get(keys=keys, partition_id=self.partition, select_fields=list(names))
+        return {name: [_plain(value) for value in data[name]] for name in names}
 
     @contextmanager
     def rewards_changed(self, changes: list[np.ndarray]) -> Iterator[None]:
@@ -188,9 +188,9 @@ class Responses:
         )
 
     def put_advantages(self, advantages: torch.Tensor) -> None:
-        """Store advantages, and returns, which GRPO defines as the same."""
+        """Store advantages, and returns, which are the same for GRPO."""
         nested = response_to_nested(advantages, self.scores["response_mask"])
-        self._put(advantages=nested, returns=nested)
+        self._put(advantages=nested, **({"returns": nested} if self.is_grpo else {}))
 
 
 class GroupFilter:
@@ -218,6 +218,8 @@ class GroupFilter:
     def _read(self, partition_id: str, uids: set[str]) -> dict[str, float]:
         metric = self.buffer.filter_groups_metric
         keys = [key for key in self.buffer.partitions[partition_id] if key.split("_")[0] in uids]
+        if missing := uids - {key.split("_")[0] for key in keys}:
+            raise ValueError(f"finished prompts without any response, so without {metric!r}: {sorted(missing)[:5]}")
         if not keys:
             return {}
         fields = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["extra_fields"])["extra_fields"]
@@ -234,14 +236,11 @@ class GroupFilter:
         return {uid: float(np.mean(list(values.values()))) for uid, values in sessions.items()}
 
 
-def _chooses_groups(plugin: Plugin) -> bool:
-    return not plugin.keeps_group(0.0) or not plugin.keeps_group(1.0)
-
-
 def _plain(value: Any) -> Any:
+    """A value without what verl's store wraps around it."""
     if isinstance(value, torch.Tensor):
         return value.item()
-    return getattr(value, "data", value)
+    return value.data if isinstance(value, NonTensorData) else value
 
 
 def register(v1: ModuleType) -> None:

@@ -16,14 +16,15 @@
 
     python recipes/benchmarks/dithering.py --out dithering.png
 
-Each figure is the fastest of several rounds. The draw's keys are columns already. The plot shows that its time grows
-linearly from 1,000 to 1,000,000 samples.
+Each figure is the fastest of several rounds. Every way to draw gets its keys as columns of numbers; making those from
+verl's rows is in the second part. The plot shows that the draw's time grows linearly from 1,000 to 1,000,000 samples.
 """
 
 import hashlib
 import json
 import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated
@@ -32,11 +33,12 @@ import matplotlib
 import numpy as np
 import torch
 import typer
-from verl.trainer.ppo.core_algos import compute_grpo_vectorized_outcome_advantage
 
+from verl_redit.grpo import grpo_advantages
 from verl_redit.redit.config import ReditConfig
 from verl_redit.redit.metrics import measure
 from verl_redit.redit.noise import Key, unit_noises_of_blocks
+from verl_redit.redit.rows import keys_of
 from verl_redit.redit.strategies import Dither
 from verl_redit.rollouts import Rollouts, on_last_token
 
@@ -100,26 +102,34 @@ def batch_milliseconds() -> dict[str, float]:
     mask = torch.nested.as_nested_tensor(
         [torch.ones(int(length), dtype=torch.int64) for length in lengths], layout=torch.jagged
     )
-    keys = [Key(0, "openai/gsm8k", int(row), 3, n % SESSIONS) for n, row in enumerate(group)]
     settings = ReditConfig(apply_to="tied")
+    stored: dict[str, list] = {
+        "data_source": ["openai/gsm8k"] * sessions,
+        "global_steps": [3] * sessions,
+        "session_id": [n % SESSIONS for n in range(sessions)],
+        "extra_info": [{"split": "train", "index": int(row)} for row in group],
+    }
 
-    def estimate(changed: np.ndarray) -> np.ndarray:
-        column = torch.from_numpy(changed)[:, None]
-        return compute_grpo_vectorized_outcome_advantage(column, torch.ones_like(column), group)[0][:, 0].numpy()
+    def columns_of(*names: str) -> dict[str, list]:
+        return {name: stored[name] for name in names}
 
     def rollouts() -> Rollouts:
-        return Rollouts(rewards, group, column=lambda name: [], estimate=estimate)
+        return Rollouts(rewards, group, columns_of, partial(grpo_advantages, group=group))
 
-    noise = Dither(settings).noise(rollouts(), lambda: keys)
-    assert noise is not None
-    change = torch.from_numpy(noise)
+    def noise() -> np.ndarray | None:
+        return Dither(settings).reward_change(rollouts(), partial(keys_of, 0, columns_of))
+
+    drawn = noise()
+    assert drawn is not None
+    change = torch.from_numpy(drawn)
     dense = torch.ones(sessions, TOKENS, dtype=torch.int64)
-    advantages = torch.from_numpy(estimate(rewards + noise)).float()[:, None] * dense
-    return {
-        "noise of the groups": fastest(lambda: Dither(settings).noise(rollouts(), lambda: keys)) * 1e3,
+    advantages = torch.from_numpy(grpo_advantages(rewards + drawn, group)).float()[:, None] * dense
+    parts = {
+        "keys and noise": fastest(noise) * 1e3,
         "noise onto tokens": fastest(lambda: on_last_token(scores, mask, change)) * 1e3,
-        "metrics": fastest(lambda: measure(settings, rollouts(), noise, advantages, dense)) * 1e3,
+        "metrics": fastest(lambda: measure(settings, rollouts(), drawn, advantages, dense)) * 1e3,
     }
+    return {**parts, "transform (without metrics)": parts["keys and noise"] + parts["noise onto tokens"]}
 
 
 def plot(out: Path) -> list[float]:

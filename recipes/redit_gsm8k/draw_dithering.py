@@ -17,6 +17,7 @@
 python recipes/redit_gsm8k/draw_dithering.py --out dithering.png
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +25,10 @@ import matplotlib
 import numpy as np
 import torch
 import typer
-from verl.trainer.ppo.core_algos import compute_grpo_vectorized_outcome_advantage
 
+from verl_redit.grpo import grpo_advantages
 from verl_redit.redit.config import ReditConfig
-from verl_redit.redit.noise import Key
+from verl_redit.redit.noise import Keys
 from verl_redit.redit.strategies import STRATEGIES
 from verl_redit.rollouts import Rollouts, Tokens
 
@@ -44,29 +45,20 @@ DIVISORS = {
 }
 
 
-def grpo(rewards: np.ndarray, group: np.ndarray, divide: bool) -> np.ndarray:
-    """verl's GRPO on responses of one token."""
-    scores = torch.from_numpy(rewards)[:, None]
-    advantages, _ = compute_grpo_vectorized_outcome_advantage(
-        scores, torch.ones_like(scores), group, norm_adv_by_std_in_grpo=divide
-    )
-    return advantages[:, 0].numpy()
-
-
 def dithered(rewards: list[float], std: float, settings: dict, divide: bool) -> np.ndarray:
     """Advantages of `REPEATS` such groups, shape (REPEATS, 8)."""
-    group = np.repeat(np.arange(REPEATS), len(rewards))
-    rollouts = Rollouts(np.tile(rewards, REPEATS), group, lambda name: [], lambda changed: grpo(changed, group, divide))
+    group, session = (numbers.ravel() for numbers in np.mgrid[:REPEATS, : len(rewards)])
+    keys = Keys(0, ["picture"] * len(group), group.tolist(), [1] * len(group), session.tolist())
+    estimate = partial(grpo_advantages, group=group, divide=divide)
+    rollouts = Rollouts(np.tile(rewards, REPEATS), group, lambda *names: {}, estimate)
     strategy = STRATEGIES["dither"](ReditConfig(std=std, **settings))
-
-    def keys() -> list[Key]:
-        return [Key(0, "picture", int(row), 1, n % len(rewards)) for n, row in enumerate(group)]
-
-    noise = strategy.noise(rollouts, keys)
-    stock = torch.from_numpy(grpo(rollouts.rewards + noise, group, divide and not strategy.divides)).float()[:, None]
+    noise = strategy.reward_change(rollouts, lambda: keys)
+    assert noise is not None
+    stock = grpo_advantages(rollouts.rewards + noise, group, divide and not strategy.divides)
+    advantages = torch.from_numpy(stock).float()[:, None]
     everyone = torch.arange(len(group))
-    tokens = Tokens(stock, torch.ones_like(stock), everyone, everyone, entropy=lambda: stock)
-    return strategy.advantages(rollouts, keys, tokens).numpy().reshape(REPEATS, -1)
+    tokens = Tokens(advantages, torch.ones_like(advantages), everyone, everyone, entropy=lambda: advantages)
+    return strategy.advantages(rollouts, lambda: keys, noise, tokens).numpy().reshape(REPEATS, -1)
 
 
 def main(out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("dithering.png")) -> None:

@@ -22,9 +22,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verl.utils.reward_score import default_compute_score
 
-from tests.e2e.conftest import metrics_of, rows_of
+from tests.e2e.conftest import SIZES, STD, metrics_of, noise_of, rows_of
 from verl_redit.demo import task
 from verl_redit.demo.run import DemoError
+from verl_redit.redit.noise import Key, unit_noise
 
 pytestmark = pytest.mark.e2e
 CLOSED = "trainer.v1.trainer_mode=redit_sync"
@@ -62,7 +63,7 @@ def test_tied_groups_get_gradients(trained):
     for metrics in metrics_of(trained).values():
         assert metrics["redit/tied_share"] > 0
         assert metrics["redit/tied_energy_share"] == pytest.approx(metrics["redit/tied_share"], abs=0.05)
-        assert metrics["redit/effective_std"] == pytest.approx(0.1, rel=0.5)
+        assert metrics["redit/effective_std"] == pytest.approx(STD, rel=0.5)
         assert metrics["critic/advantages/max"] > 0 and metrics["actor/grad_norm"] > 0
 
 
@@ -117,16 +118,17 @@ def test_a_checkpoint_of_another_configuration_is_refused_before_anything_starts
 
 # One response to each question, and always the likeliest one: such runs of verl repeat, and each reward is its own
 # advantage, so that there is something to learn.
-REPEATABLE = ["actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.val_kwargs.do_sample=false"]
+REPEATABLE = ["actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.val_kwargs.temperature=0"]
 
 
 @pytest.fixture(scope="module")
 def repeatable(train, tmp_path_factory):
-    """Stock, the closed loop without plugins, and with ReDit."""
+    """Stock, the closed loop without plugins, the closed loop with ReDit, and the dithered reward manager."""
     folder = tmp_path_factory.mktemp("repeatable")
-    for name, redit, overrides in (("stock", False, []), ("bare", False, [CLOSED]), ("dithered", True, [CLOSED])):
-        sizes = {"ranks": 1, "prompts": 16, "rollouts": 1}
-        train(folder / name, *REPEATABLE, "trainer.save_freq=2", *overrides, redit=redit, **sizes)
+    runs = {"stock": (False, 2, []), "bare": (False, 2, [CLOSED]), "closed": (True, 1, [CLOSED]), "open": (True, 1, [])}
+    for name, (redit, steps, overrides) in runs.items():
+        settings = [*REPEATABLE, "trainer.save_freq=2", "trainer.test_freq=-1", *overrides]
+        train(folder / name, *settings, redit=redit, ranks=1, prompts=16, rollouts=1, steps=steps)
     return folder
 
 
@@ -150,24 +152,29 @@ def test_without_plugins_the_closed_loop_is_stock(repeatable, step):
 
 def test_validation_is_byte_for_byte_the_same_with_dithering_on_and_off(repeatable):
     lines = {}
-    for name in ("stock", "bare", "dithered"):
+    for name in ("stock", "bare", "closed", "open"):
         rows = rows_of(repeatable / name / "validation" / "0.jsonl")
-        lines[name] = sorted(json.dumps({key: value for key, value in row.items() if key != "uid"}) for row in rows)
+        ours = {"redit_raw_reward", "redit_noise"} if name == "open" else set()
+        assert all(ours <= row.keys() for row in rows)
+        lines[name] = sorted(
+            json.dumps({key: value for key, value in row.items() if key not in {"uid", *ours}}) for row in rows
+        )
     assert len(lines["stock"]) > 100
-    assert lines["stock"] == lines["bare"] == lines["dithered"]
+    assert lines["stock"] == lines["bare"] == lines["closed"] == lines["open"]
 
 
-def test_dithering_changes_what_is_learned(repeatable):
-    stock, dithered = (learned(repeatable, name, 1) for name in ("stock", "dithered"))
-    assert dithered["critic/score/mean"] == stock["critic/score/mean"]
+@pytest.mark.parametrize("name", ["closed", "open"])
+def test_dithering_changes_what_is_learned(repeatable, name):
+    stock, dithered = (learned(repeatable, run, 1) for run in ("stock", name))
+    assert (dithered["critic/score/mean"] == stock["critic/score/mean"]) == (name == "closed")
     assert dithered["actor/grad_norm"] != pytest.approx(stock["actor/grad_norm"], rel=1e-3)
 
 
-def test_the_accuracy_band_refills_asynchronous_steps_with_mixed_groups(train, tmp_path):
+def test_the_accuracy_band_refills_a_step_with_mixed_groups(train, tmp_path):
     folder = train(
-        tmp_path / "run", "trainer.v1.trainer_mode=redit_colocate_async", "redit.strategy=accuracy_band",
-        "algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc", "data.gen_batch_size=1",
-        "trainer.val_before_train=false", "trainer.test_freq=-1", ranks=1, prompts=4,
+        tmp_path / "run", CLOSED, "redit.strategy=accuracy_band", "algorithm.filter_groups.enable=true",
+        "algorithm.filter_groups.metric=acc", "data.gen_batch_size=1", "trainer.val_before_train=false",
+        "trainer.test_freq=-1", ranks=1, prompts=4,
     )  # fmt: skip
     evicted = 0.0
     for step, metrics in metrics_of(folder).items():
@@ -180,12 +187,26 @@ def test_the_accuracy_band_refills_asynchronous_steps_with_mixed_groups(train, t
     assert evicted > 0
 
 
-def test_the_open_loop_dithers_asynchronous_steps(train, tmp_path):
+@pytest.mark.parametrize("mode", ["colocate_async", "redit_colocate_async"])
+def test_both_loops_dither_asynchronous_steps(train, rows_of_question, tmp_path, mode):
     folder = train(
-        tmp_path / "run", "trainer.v1.trainer_mode=colocate_async", "trainer.val_before_train=false",
-        "trainer.test_freq=-1", ranks=1,
+        tmp_path / "run", f"trainer.v1.trainer_mode={mode}", "trainer.val_before_train=false", "trainer.test_freq=-1",
+        ranks=1,
     )  # fmt: skip
     for step in (1, 2):
-        rows = rows_of(folder / "rollouts" / f"{step}.jsonl")
-        noise = [row["score"] - default_compute_score(task.DATA_SOURCE, row["output"], row["gts"]) for row in rows]
-        assert len({round(added, 6) for added in noise}) == len(noise) > 0
+        noise = noise_of(folder / "rollouts" / f"{step}.jsonl")
+        assert len(noise) == SIZES.prompts * SIZES.rollouts
+        if mode == "colocate_async":
+            for (question, session, _), added in noise.items():
+                # a prompt may have been dispatched a step ahead
+                keys = [
+                    Key(SIZES.seed, task.DATA_SOURCE, row, dispatched, session)
+                    for row in rows_of_question[question]
+                    for dispatched in (0, 1, 2)
+                ]
+                assert any(added == pytest.approx(STD * unit_noise("gaussian", key), abs=1e-6) for key in keys)
+        else:
+            metrics = metrics_of(folder)[step]
+            assert set(noise.values()) == {0.0}
+            assert metrics["redit/effective_std"] == pytest.approx(STD, rel=0.5)
+            assert metrics["redit/tied_energy_share"] == pytest.approx(metrics["redit/tied_share"], abs=0.05)

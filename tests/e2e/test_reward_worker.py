@@ -12,7 +12,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A reward worker that dies while it scores: Ray starts it anew, retried samples get their own draws again."""
+"""A reward worker that dies while it scores: Ray starts it anew, retried samples get their own draws again.
+
+verl 0.9.1 starts its reward workers without retries; the test asks Ray for them."""
 
 import numpy as np
 import pytest

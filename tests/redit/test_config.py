@@ -45,6 +45,8 @@ def parsed(**settings):
         ({"entropy_scale": -1.0}, r"redit\.entropy_scale: -1.0; give a finite number above 0"),
         ({"right_above": math.nan}, r"redit\.right_above: nan; give a finite number"),
         ({"accuracy_band": [0.5]}, r"redit\.accuracy_band: \[0.5\]; give \[lowest, highest\]"),
+        ({"accuracy_band": [1.0, 1.0]}, r"redit\.accuracy_band: \[1.0, 1.0\] keeps no group"),
+        ({"schedule": {"time_scale": math.nan}}, r"redit\.schedule\.time_scale: nan; give a number of steps above 0"),
         ({"gate": {"pass_rate": [0.9, 0.1]}}, r"redit\.gate\.pass_rate: \[0.9, 0.1\]; give \[lowest, highest\]"),
         ({"gate": {"passrate": [0, 1]}}, r"redit\.gate\.passrate: unknown key; did you mean 'pass_rate'\?"),
         ({"schedule": {"shape": "cosin"}}, r"redit\.schedule\.shape: 'cosin'; did you mean 'cosine'\?"),

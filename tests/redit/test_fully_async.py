@@ -15,15 +15,19 @@
 """verl's fully-async trainer and its reward path, driven without its rollouter, which needs NCCL to move weights."""
 
 import asyncio
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, AgentLoopWorker
 from verl.experimental.fully_async_policy import fully_async_rollouter
 from verl.experimental.fully_async_policy.detach_utils import prepare_single_generation_data
 
+from verl_redit.preflight import ConfigError
 from verl_redit.redit.fully_async import step_of
 from verl_redit.redit.noise import Key, unit_noise
 from verl_redit.redit.reward_manager import ReditRewardManager
@@ -36,7 +40,7 @@ CONFIG = OmegaConf.create(
         },
         "async_training": {"require_batches": 2, "trigger_parameter_sync_step": 5},
         "redit": {"std": 0.1},
-        "reward": {},
+        "reward": {"reward_manager": {"name": "redit"}},
     }
 )
 
@@ -67,16 +71,46 @@ class Tokenizer:
         return "7"
 
 
-def submitted(row: dict, uid: str) -> DataProto:
+def submitted(row: dict, uid: str, config=CONFIG) -> DataProto:
     """The rows of one prompt, as the rollouter prepares and submits them."""
-    prompt = {name: np.array([value], dtype=object) for name, value in row.items()}
-    rows = prepare_single_generation_data(prompt, CONFIG)
+    prompt = {}
+    for name, value in row.items():
+        prompt[name] = np.empty(1, dtype=object)
+        prompt[name][0] = value
+    rows = prepare_single_generation_data(prompt, config)
     rows.non_tensor_batch["uid"] = np.array([uid] * len(rows), dtype=object)
     manager = object.__new__(fully_async_rollouter.FullyAsyncAgentLoopManager)
-    manager.config, manager.agent_loop_workers = CONFIG, [Worker]
+    manager.config, manager.agent_loop_workers = config, [Worker]
     with pytest.raises(InterruptedError):
         asyncio.run(manager.generate_sequences_single(rows))
     return Worker.prompts
+
+
+def test_runs_without_redit_are_left_alone():
+    config = OmegaConf.merge(CONFIG, {"reward": {"reward_manager": {"name": "naive"}}})
+    rows = submitted({"raw_prompt": []}, "of another form", config)
+    assert set(rows.non_tensor_batch) == {"raw_prompt", "agent_name", "uid"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["redit.std=-1"], "redit.std: -1.0 is not a standard deviation"),
+        (["redit.apply_to=tied"], "redit.apply_to: a reward manager sees no groups"),
+        (
+            ["trainer.v1.trainer_mode=redit_sync", "algorithm.adv_estimator=grpo"],
+            "trainer.v1.trainer_mode: the fully-async trainer has no closed loop; set it to sync",
+        ),
+    ],
+)
+def test_its_settings_are_checked_before_it_starts(overrides, message):
+    from verl.trainer.main_ppo import run_ppo
+
+    folder = Path(fully_async_rollouter.__file__).with_name("config")
+    with initialize_config_dir(str(folder), version_base=None):
+        config = compose("fully_async_ppo_trainer", overrides=["+redit=gaussian", *overrides])
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_ppo(config, task_runner_class=None)
 
 
 def test_each_session_of_a_prompt_gets_its_own_keyed_draw():

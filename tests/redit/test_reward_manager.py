@@ -175,6 +175,12 @@ def test_a_missing_component_stops_the_run(score, reason):
         run(manager(score, components={"format": 1.0}), sample(TRAIN))
 
 
+@pytest.mark.parametrize(("std", "split"), [(0.0, "train"), (0.1, "test")])
+def test_components_are_asked_for_only_where_they_get_noise(std, split):
+    result = run(manager(1.0, std=std, components={"format": 1.0}), sample({"split": split, "index": 1}))
+    assert result["reward_score"] == 1.0
+
+
 def test_the_schedule_follows_the_rows_own_step():
     def noise(step, **schedule):
         data = sample(TRAIN, global_steps=step)

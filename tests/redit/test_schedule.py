@@ -80,6 +80,12 @@ def test_warm_up_leaves_the_other_steps_to_the_shape():
     assert [schedule.at(step) for step in (0, 5, 10, 20, 30, 31)] == [0, 0.5, 1, 0.5, 0, 0]
 
 
+def test_warm_up_ends_where_the_shape_begins():
+    schedule = Schedule("cosine", reverse=True, warmup_steps=100, total_steps=1000)
+    assert schedule.at(99) == pytest.approx(0.0099)
+    assert schedule.at(100) == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nothing_is_added_after_stop_step(shape):
     schedule = Schedule(shape, warmup_steps=0, stop_step=7)

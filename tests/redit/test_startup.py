@@ -152,6 +152,10 @@ def test_what_needs_whole_groups_is_refused_in_the_open_loop(found, override):
             ],
             "redit.strategy=accuracy_band: a custom sampler does its own filtering",
         ),
+        (["algorithm.use_kl_in_reward=true"], "algorithm.use_kl_in_reward=true: in the closed loop the KL"),
+        (["redit.entropy_scale=1"], "redit.entropy_scale: redit.strategy=dither does not read it"),
+        (["redit.strategy=directed", "redit.apply_to=tied"], "redit.apply_to: redit.strategy=directed does not"),
+        (["redit.std_floor=0.1"], "redit.std_floor: redit.std_source=dithered does not read it; set std_source=clean"),
         (
             ["redit.strategy=directed", "algorithm.rollout_correction.bypass_mode=true"],
             "redit.strategy=directed: it needs entropies",
@@ -161,6 +165,16 @@ def test_what_needs_whole_groups_is_refused_in_the_open_loop(found, override):
 def test_what_the_closed_loop_cannot_do_is_refused(found, overrides, message):
     (problem,) = found([row(LABELLED)], *CLOSED, *overrides)
     assert problem.startswith(message)
+
+
+def test_the_closed_loop_needs_its_own_node(verl_config):
+    config = verl_config(*CLOSED, "reward.reward_manager.name=redit", "data.train_files=null", "data.val_files=null")
+    assert "in the closed loop the trainer dithers; add +redit=gaussian too" in list(problems(config))[0]
+
+
+def test_components_of_a_manager_that_may_time_out_are_refused(found):
+    (problem,) = found([row(LABELLED)], "redit.inner=rate_limited", "redit.components={format:1.0}")
+    assert problem.startswith("redit.components: rate_limited returns no components when it times out")
 
 
 def test_the_closed_loop_filters_on_raw_rewards_and_needs_no_split(found):

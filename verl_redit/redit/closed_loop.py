@@ -17,18 +17,16 @@
 import functools
 import json
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from verl_redit.closed_loop import Plugin, StateMismatch
 from verl_redit.redit.config import ReditConfig
 from verl_redit.redit.metrics import measure
-from verl_redit.redit.noise import Key
-from verl_redit.redit.rows import COLUMNS, key_of
+from verl_redit.redit.rows import keys_of
 from verl_redit.redit.strategies import STRATEGIES
-from verl_redit.rollouts import Rollouts, Tokens
 from verl_redit.settings import parse
 
 
@@ -44,44 +42,38 @@ class ReditPlugin(Plugin):
     def __init__(self, config: DictConfig):
         self.settings = parse(ReditConfig, config.redit, "redit")
         self.strategy = STRATEGIES[self.settings.strategy](self.settings)
-        self.centres = self.strategy.divides
-        self.noise: np.ndarray | None = None
+        self.chooses_groups = self.strategy.chooses_groups
+        self.divides = self.strategy.divides
+        self.change: np.ndarray | None = None
         self.measured: dict[str, float] = {}
 
     def keeps_group(self, accuracy):
-        return self.strategy.keeps(accuracy)
+        return self.strategy.keeps_group(accuracy)
 
     def reward_change(self, rollouts):
-        self.noise = self.strategy.noise(rollouts, self._keys(rollouts))
-        return self.noise
+        self.keys = functools.cache(partial(keys_of, self.settings.seed, rollouts.columns))
+        self.change = self.strategy.reward_change(rollouts, self.keys)
+        return self.change
 
-    def advantages(self, rollouts: Rollouts, tokens: Tokens) -> torch.Tensor:
-        advantages = self.strategy.advantages(rollouts, self._keys(rollouts), tokens)
-        self.measured = measure(
-            self.settings, rollouts, self.noise, advantages[tokens.final], tokens.mask[tokens.final]
-        )
+    def advantages(self, rollouts, tokens):
+        advantages = self.strategy.advantages(rollouts, self.keys, self.change, tokens)
+        last, mask = advantages[tokens.final], tokens.mask[tokens.final]
+        self.measured = measure(self.settings, rollouts, self.change, last, mask)
         return advantages
 
     def metrics(self):
         return self.measured
-
-    def _keys(self, rollouts: Rollouts):
-        @functools.cache
-        def keys() -> list[Key]:
-            names = (*COLUMNS, "extra_info")
-            rows = zip(*(rollouts.column(name) for name in names), strict=True)
-            return [key_of(self.settings.seed, dict(zip(names, row, strict=True))) for row in rows]
-
-        return keys
 
     def state_dict(self):
         return json.loads(json.dumps(asdict(self.settings)))
 
     def load_state_dict(self, state):
         here = self.state_dict()
-        if changed := [key for key in here.keys() | state.keys() if here.get(key) != state.get(key)]:
+        # an empty state is the user's word that the settings may change, a missing key one of an earlier release
+        changed = [key for key in state if here.get(key) != state[key]]
+        if changed:
             key = min(changed)
             raise StateMismatch(
-                f"the checkpoint was written with redit.{key}={state.get(key)}, this run has {here.get(key)}; set it "
-                "back, or delete the redit settings in that file to go on with the new ones"
+                f"the checkpoint was written with redit.{key}={state[key]}, this run has {here.get(key)}; set it back, "
+                'or write "redit": {} into that file to go on with the new settings'
             )

@@ -24,7 +24,6 @@ from verl_redit.settings import nearest
 
 DISTRIBUTIONS = ["gaussian", "uniform"]
 UNLABELLED_ROWS = ["train", "validation"]
-STRATEGIES = ["dither", "directed", "accuracy_band", "advantage_noise"]
 GROUPS = ["all", "tied", "tied_right", "tied_wrong", "mixed"]
 STD_SOURCES = ["dithered", "clean", "batch"]
 
@@ -32,6 +31,14 @@ STD_SOURCES = ["dithered", "clean", "batch"]
 CLOSED_LOOP_SETTINGS = [
     "strategy", "apply_to", "std_source", "std_floor", "right_above", "gate", "accuracy_band", "entropy_scale",
 ]  # fmt: skip
+
+# of these, what each strategy reads; right_above is for the metrics of all
+STRATEGY_SETTINGS = {
+    "dither": ["apply_to", "std_source", "std_floor", "gate"],
+    "directed": ["entropy_scale"],
+    "accuracy_band": ["accuracy_band"],
+    "advantage_noise": ["apply_to", "std_source", "std_floor", "gate"],
+}
 
 
 def _check_name(key: str, name: Any, valid: list[str]) -> None:
@@ -51,10 +58,10 @@ def _check_above_0(key: str, number: float) -> None:
 
 @dataclass(frozen=True)
 class Gate:
-    """The config node ``redit.gate``: a step is dithered only if both shares lie in their range, bounds included.
+    """The config node ``redit.gate``: an update is dithered only if both shares lie in their range, bounds included.
 
     Args:
-        tied_share: [lowest, highest] share of the batch's groups that are tied.
+        tied_share: [lowest, highest] share of the groups of the update's batch that are tied.
         pass_rate: [lowest, highest] share of its responses whose raw reward is above ``redit.right_above``.
 
     Raises:
@@ -108,7 +115,7 @@ class ReditConfig:
     distribution: str = "gaussian"
     std: float = 0.0289
     reward_range: float = 1.0
-    components: dict[str, float] = field(default_factory=dict)
+    components: dict[str, float] | None = None
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 0
     inner: str = "naive"
@@ -124,19 +131,21 @@ class ReditConfig:
 
     def __post_init__(self):
         _check_name("distribution", self.distribution, DISTRIBUTIONS)
-        _check_name("strategy", self.strategy, STRATEGIES)
+        _check_name("strategy", self.strategy, list(STRATEGY_SETTINGS))
         _check_name("apply_to", self.apply_to, GROUPS)
         _check_name("std_source", self.std_source, STD_SOURCES)
         if not (math.isfinite(self.std) and self.std >= 0):
             raise ValueError(f"std: {self.std} is not a standard deviation; give a finite number, 0 or larger")
         _check_above_0("reward_range", self.reward_range)
-        for name, span in self.components.items():
+        for name, span in (self.components or {}).items():
             _check_above_0(f"components.{name}", span)
         if self.components and self.reward_range != 1.0:
             raise ValueError("reward_range: the components have ranges of their own; drop reward_range or components")
         _check_above_0("std_floor", self.std_floor)
         _check_above_0("entropy_scale", self.entropy_scale)
         _check_range("accuracy_band", self.accuracy_band)
+        if self.accuracy_band[0] == self.accuracy_band[1] and self.accuracy_band[0] in (0, 1):
+            raise ValueError(f"accuracy_band: {list(self.accuracy_band)} keeps no group, as 0 and 1 are left out")
         if not math.isfinite(self.right_above):
             raise ValueError(f"right_above: {self.right_above}; give a finite number")
         if self.inner == "redit":
@@ -148,7 +157,7 @@ class ReditConfig:
     @property
     def ranges(self) -> list[tuple[str, float]]:
         """Name and range of each reward that gets a draw of its own; an empty name is the whole reward."""
-        return list(self.components.items()) or [("", self.reward_range)]
+        return list((self.components or {}).items()) or [("", self.reward_range)]
 
     @property
     def noise_std(self) -> float:

@@ -15,7 +15,8 @@
 """verl's fully-async trainer tells the reward manager neither step nor session; this adds both to each prompt's rows.
 
 Its rollouter submits one prompt at a time, repeated for each session, and numbers the prompts from 1 in their ``uid``.
-When it resumes it counts as many of them to a trainer step as `step_of` does, so a resumed run draws the same noise.
+When it resumes it counts as many of them to a version of the weights as `step_of` does. It loses the samples in flight,
+so after a resume a row may meet another version than it would have.
 """
 
 import re
@@ -29,7 +30,7 @@ _UID = re.compile(r"uid_sample_\d+_(\d+)")
 
 
 def step_of(uid: str, config: DictConfig) -> int:
-    """The trainer step, from 1, for which the rollouter generates this prompt.
+    """The version of the weights, from 1, that will learn from this prompt if none is late; schedules count these.
 
     Raises:
         ValueError: ``uid`` is not of the form ``uid_sample_<epoch>_<number>``.
@@ -47,9 +48,11 @@ def step_of(uid: str, config: DictConfig) -> int:
 
 
 def label_rows(rollouter: ModuleType) -> None:
-    """Add ``session_id`` and ``global_steps`` to the rows of each prompt that the rollouter submits."""
+    """Add ``session_id`` and ``global_steps`` to the rows of each prompt that the rollouter submits for ``redit``."""
 
     def generate(wrapped, instance, args, kwargs):
+        if instance.config.reward.reward_manager.name != "redit":
+            return wrapped(*args, **kwargs)
         rows = (kwargs["prompts"] if "prompts" in kwargs else args[0]).non_tensor_batch
         sessions = len(rows["uid"])
         rows["session_id"] = np.arange(sessions)

@@ -42,7 +42,7 @@ def measure(
     right = rollouts.group_mean > settings.right_above
     tokens = mask.sum(dim=1).clamp_min(1)
     scalar = (advantages.sum(dim=1) / tokens).double().numpy()
-    energy = ((advantages**2).sum(dim=1) / tokens).double().numpy()
+    energy = (torch.linalg.vector_norm(advantages, dim=1) ** 2 / tokens).double().numpy()
     total = energy.sum()
     metrics = {
         "redit/raw_reward/mean": rollouts.rewards.mean(),

@@ -19,8 +19,8 @@ has its own key and no generator is advanced. Shapes are those of section 3 of t
 same variance.
 
 The generator is Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11). Seed and names
-make its key; row, step and session make its counter. For one key it is a bijection of counters, so within a data source
-no two samples share all 128 bits of their block.
+make its key; row, step and session make its counter. A draw uses 53 of its 128 bits, so two of n keys share one with a
+chance of about n² / 2⁵⁴.
 """
 
 import hashlib
@@ -35,6 +35,7 @@ from scipy.special import ndtri
 
 _WORD = 0xFFFFFFFF
 _ROUNDS = 10
+_OUTSIDE = f"steps and sessions must lie between 0 and {_WORD}"
 _CHUNK = 2**14  # rows whose intermediate arrays stay in the processor's cache
 
 # one 64-bit unsigned number, or an array of them
@@ -62,15 +63,47 @@ class Key(NamedTuple):
 
     @property
     def block(self) -> tuple[int, int, int, int]:
-        """The same key as Philox takes it: key, row, step and session, the first two of 64 bits.
+        """The same key as Philox takes it: key and row of 64 bits, step and session of 32.
 
         Raises:
             ValueError: step or session outside 32 bits.
         """
         if not (0 <= self.step <= _WORD and 0 <= self.session <= _WORD):
-            raise ValueError(f"step {self.step} and session {self.session} must lie between 0 and {_WORD}")
-        row = _hash(self.row) if isinstance(self.row, str) else self.row % 2**64
-        return _hash(self.seed, self.data_source, self.component, type(self.row).__name__), row, self.step, self.session
+            raise ValueError(_OUTSIDE)
+        key, row = _key_and_row(self.seed, self.data_source, self.row, self.component)
+        return key, row, self.step, self.session
+
+
+class Keys(NamedTuple):
+    """The keys of a batch, by column; each but ``seed`` has one value for each sample."""
+
+    seed: int
+    data_source: Sequence[str]
+    row: Sequence[int | str]
+    step: Sequence[int]
+    session: Sequence[int]
+
+    def blocks(self, component: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """`Key.block` of each key: four uint64 arrays of shape (keys,).
+
+        Raises:
+            ValueError: a step or session outside 32 bits.
+        """
+        step, session = np.array(self.step, dtype=np.int64), np.array(self.session, dtype=np.int64)
+        if ((step | session) >> 32).any():
+            raise ValueError(_OUTSIDE)
+        pairs = [
+            _key_and_row(self.seed, source, row, component)
+            for source, row in zip(self.data_source, self.row, strict=True)
+        ]
+        key, row = np.array(pairs, dtype=np.uint64).reshape(-1, 2).T
+        return key, row, step.astype(np.uint64), session.astype(np.uint64)
+
+
+def _key_and_row(seed: int, data_source: str, row: int | str, component: str) -> tuple[int, int]:
+    if isinstance(row, str):
+        return _hash(seed, data_source, component, True), _hash(row)
+    return _hash(seed, data_source, component, False), row % 2**64
 
 
 def prompt_digest(messages: Iterable[dict[str, Any]]) -> str:
@@ -108,16 +141,15 @@ def unit_noise(distribution: str, key: Key) -> float:
     return float(_shaped(distribution, philox(*key.block)))
 
 
-def unit_noises(distribution: str, keys: Sequence[Key]) -> np.ndarray:
+def unit_noises(distribution: str, keys: Keys, component: str = "") -> np.ndarray:
     """`unit_noise` of each key: float64 of shape (keys,), bit for bit the same draws."""
-    blocks = np.array([key.block for key in keys], dtype=np.uint64).reshape(-1, 4)
-    return unit_noises_of_blocks(distribution, *blocks.T)
+    return unit_noises_of_blocks(distribution, *keys.blocks(component))
 
 
 def unit_noises_of_blocks(
     distribution: str, key: np.ndarray, row: np.ndarray, step: np.ndarray, session: np.ndarray
 ) -> np.ndarray:
-    """`unit_noises` of keys that are columns already (`Key.block`): uint64 arrays of shape (keys,); float64 out."""
+    """`unit_noises` of `Keys.blocks`: float64 of shape (keys,)."""
     chunks = (slice(start, start + _CHUNK) for start in range(0, len(row), _CHUNK))
     drawn = [_shaped(distribution, philox(key[rows], row[rows], step[rows], session[rows])) for rows in chunks]
     return np.concatenate(drawn) if drawn else np.empty(0)

@@ -69,7 +69,8 @@ class ReditRewardManager(RewardManagerBase):
             key = self._key(columns, data.meta_info) if self.dithers else None
             result = await self._score(data)
             reward = _finite(result["reward_score"])
-            self._check_components(result["reward_extra_info"])
+            if key:
+                self._check_components(result["reward_extra_info"])
         except (RewardError, RowError) as error:
             message = f"reward manager 'redit' stopped the run at {place_of(columns)}: {error}"
             failure.report(message)
@@ -89,7 +90,7 @@ class ReditRewardManager(RewardManagerBase):
             raise RewardError(f"the scorer raised {type(error).__name__}: {error}{hint}") from error
 
     def _check_components(self, extra_info: dict[str, Any]) -> None:
-        for name in self.settings.components:
+        for name in self.settings.components or ():
             if name not in extra_info:
                 raise RewardError(
                     f"the scorer returned no component {name!r}; it must return a dict with 'score' and every name in "

@@ -14,11 +14,11 @@
 
 """From verl's columns of a row to the key of its draw; the reward manager and the closed loop read them alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
-from verl_redit.redit.noise import Key, prompt_digest
+from verl_redit.redit.noise import Key, Keys, prompt_digest
 
 # what a key is made of; extra_info.index is used if the row has one
 COLUMNS = ("data_source", "raw_prompt", "global_steps", "session_id")
@@ -44,7 +44,7 @@ def key_of(seed: int, columns: Mapping[str, Any]) -> Key:
             f"verl passed no {', '.join(missing)}, without which draws would repeat; use the V1 trainers "
             "(trainer.use_v1=true) or the fully-async trainer"
         )
-    index = _index(columns)
+    index = _index(columns.get("extra_info"))
     return Key(
         seed=seed,
         data_source=str(columns["data_source"]),
@@ -54,8 +54,18 @@ def key_of(seed: int, columns: Mapping[str, Any]) -> Key:
     )
 
 
-def _index(columns: Mapping[str, Any]) -> int | str | None:
-    extra_info = columns.get("extra_info")
+def keys_of(seed: int, read: Callable[..., dict[str, list]]) -> Keys:
+    """`key_of` for each sample of a batch; ``read`` gives columns by name (`Rollouts.columns`)."""
+    columns = read("data_source", "global_steps", "session_id", "extra_info")
+    rows: list[int | str | None] = [_index(extra_info) for extra_info in columns["extra_info"]]
+    if None in rows:
+        prompts = read("raw_prompt")["raw_prompt"]
+        rows = [prompt_digest(prompt) if row is None else row for row, prompt in zip(rows, prompts, strict=True)]
+    sources = [str(source) for source in columns["data_source"]]
+    return Keys(seed, sources, rows, columns["global_steps"], columns["session_id"])  # type: ignore[arg-type]
+
+
+def _index(extra_info: Any) -> int | str | None:
     index = extra_info.get("index") if isinstance(extra_info, Mapping) else None
     if isinstance(index, str):
         return index
@@ -64,7 +74,7 @@ def _index(columns: Mapping[str, Any]) -> int | str | None:
 
 def place_of(columns: Mapping[str, Any]) -> str:
     """Where a row is, for a message."""
-    index = _index(columns)
+    index = _index(columns.get("extra_info"))
     return (
         f"data_source={str(columns.get('data_source'))!r}, extra_info.index={index}, "
         f"step={columns.get('global_steps')}, session={columns.get('session_id')}"

@@ -61,8 +61,8 @@ class Schedule:
     Args:
         shape: one of `SHAPES`.
         reverse: run the shape backwards from ``total_steps``, so that the noise grows.
-        warmup_steps: steps over which the factor first rises linearly from 0 to 1; the shape runs in the steps left.
-            None is what the authors' scripts have: 1,000 for ``cosine`` unless reversed, else 0.
+        warmup_steps: steps over which the factor first rises linearly from 0 to where the shape begins; the shape runs
+            in the steps left. None is what the authors' scripts have: 1,000 for ``cosine`` unless reversed, else 0.
         total_steps: length of ``cosine``, ``linear`` and every reversed shape, warm-up included.
         stop_step: the last step with noise; None for no end.
         time_scale: of ``square_root``, in steps.
@@ -88,7 +88,7 @@ class Schedule:
     def __post_init__(self):
         if self.shape not in SHAPES:
             raise ValueError(f"shape: {self.shape!r}; {nearest(self.shape, SHAPES)}")
-        if self.time_scale <= 0:
+        if not self.time_scale > 0:
             raise ValueError(f"time_scale: {self.time_scale}; give a number of steps above 0")
         for name in ("decay", "floor", "drop"):
             if not 0 <= getattr(self, name) <= 1:
@@ -113,9 +113,11 @@ class Schedule:
         if self.stop_step is not None and step > self.stop_step:
             return 0.0
         if step < self.warmup:
-            return step / self.warmup
+            return step / self.warmup * self._shape(0)
+        return self._shape(step - self.warmup)
+
+    def _shape(self, time: int) -> float:
         length = self.total_steps - self.warmup
-        time = step - self.warmup
         if self.reverse:
             time = max(0, length - time)
         match self.shape:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
-from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, ReditConfig
+from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, STRATEGY_SETTINGS, ReditConfig
 from verl_redit.settings import listed, nearest, parse
 
 logger = getLogger(__name__)
@@ -45,6 +45,8 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.inner not in REWARD_MANAGER:
         managers = [name for name in REWARD_MANAGER if name != "redit"]
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
+    if settings.components and settings.inner == "rate_limited":
+        yield "redit.components: rate_limited returns no components when it times out; use another redit.inner"
     closed_loop = is_closed_loop(config)
     yield from (_closed_loop if closed_loop else _open_loop)(config, settings)
     if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
@@ -58,9 +60,13 @@ def problems(config: DictConfig) -> Iterator[str]:
 # In both loops: settings with which verl would run, and something would not happen that the user asked for.
 
 
+def _is_set(settings: ReditConfig, name: str) -> bool:
+    return getattr(settings, name) != getattr(ReditConfig(), name)
+
+
 def _open_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
     for name in CLOSED_LOOP_SETTINGS:
-        if getattr(settings, name) != getattr(ReditConfig(), name):
+        if _is_set(settings, name):
             yield (
                 f"redit.{name}: a reward manager sees no groups; set trainer.v1.trainer_mode to one of "
                 f"{', '.join(MODES)}, or drop it"
@@ -83,6 +89,20 @@ def _open_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
 
 
 def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
+    if "redit" not in config:
+        yield "reward.reward_manager.name=redit: in the closed loop the trainer dithers; add +redit=gaussian too"
+    if "async_training" in config:
+        yield "trainer.v1.trainer_mode: the fully-async trainer has no closed loop; set it to sync"
+    if config.algorithm.use_kl_in_reward:
+        yield (
+            "algorithm.use_kl_in_reward=true: in the closed loop the KL term would be taken for dithering; set it to "
+            "false and use actor_rollout_ref.actor.use_kl_loss=true"
+        )
+    for name in CLOSED_LOOP_SETTINGS:
+        if name not in ("strategy", "right_above", *STRATEGY_SETTINGS[settings.strategy]) and _is_set(settings, name):
+            yield f"redit.{name}: redit.strategy={settings.strategy} does not read it; drop it"
+    if _is_set(settings, "std_floor") and settings.std_source != "clean":
+        yield f"redit.std_floor: redit.std_source={settings.std_source} does not read it; set std_source=clean"
     if config.algorithm.adv_estimator != "grpo":
         yield (
             f"algorithm.adv_estimator={config.algorithm.adv_estimator}: the closed loop is for groups; set "

@@ -19,13 +19,13 @@ is added to its rewards, and what becomes of the advantages that verl's GRPO mad
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from verl_redit.redit.config import ReditConfig
-from verl_redit.redit.noise import Key, unit_noise, unit_noises
+from verl_redit.redit.noise import Key, Keys, unit_noise, unit_noises
 from verl_redit.rollouts import Rollouts, Tokens
 
 _EPSILON = 1e-6  # as in verl's GRPO
@@ -37,12 +37,12 @@ def reward_noise(settings: ReditConfig, key: Key) -> float:
     return settings.std * settings.schedule.at(key.step) * sum(draws)
 
 
-def reward_noises(settings: ReditConfig, keys: Sequence[Key]) -> np.ndarray:
+def reward_noises(settings: ReditConfig, keys: Keys) -> np.ndarray:
     """`reward_noise` of each key: float64 of shape (keys,)."""
-    total = np.zeros(len(keys))
+    total = np.zeros(len(keys.row))
     for name, span in settings.ranges:
-        total += span * unit_noises(settings.distribution, [key._replace(component=name) for key in keys])
-    steps, row = np.unique([key.step for key in keys], return_inverse=True)
+        total += span * unit_noises(settings.distribution, keys, name)
+    steps, row = np.unique(keys.step, return_inverse=True)
     return settings.std * np.array([settings.schedule.at(int(step)) for step in steps])[row] * total
 
 
@@ -50,25 +50,28 @@ class Strategy:
     """Stock GRPO: every group is kept, nothing is added, advantages are left alone.
 
     Attributes:
-        divides: whether the strategy divides advantages by a standard deviation of its own; verl's GRPO is then asked
-            for centred ones.
+        chooses_groups: whether `keeps_group` may say no.
+        divides: whether `advantages` divides by a standard deviation of its own; verl's GRPO then only centres.
     """
 
+    chooses_groups = False
     divides = False
 
     def __init__(self, settings: ReditConfig):
         self.settings = settings
 
-    def keeps(self, accuracy: float) -> bool:
+    def keeps_group(self, accuracy: float) -> bool:
         """Whether a finished group with this mean of ``algorithm.filter_groups.metric`` is trained on."""
         return True
 
-    def noise(self, rollouts: Rollouts, keys: Callable[[], Sequence[Key]]) -> np.ndarray | None:
+    def reward_change(self, rollouts: Rollouts, keys: Callable[[], Keys]) -> np.ndarray | None:
         """What is added to the rewards, float64 of shape (sessions,); None for nothing."""
         return None
 
-    def advantages(self, rollouts: Rollouts, keys: Callable[[], Sequence[Key]], tokens: Tokens) -> torch.Tensor:
-        """Advantages to train on, float32 of shape (responses, tokens)."""
+    def advantages(
+        self, rollouts: Rollouts, keys: Callable[[], Keys], change: np.ndarray | None, tokens: Tokens
+    ) -> torch.Tensor:
+        """Advantages to train on, float32 of shape (responses, tokens); ``change`` is what `reward_change` gave."""
         return tokens.advantages
 
 
@@ -85,14 +88,15 @@ class Dither(Strategy):
         super().__init__(settings)
         self.divides = settings.std_source != "dithered"
 
-    def noise(self, rollouts, keys):
+    def reward_change(self, rollouts, keys):
         where = self._dithered_groups(rollouts)[rollouts.group]
         if self.settings.std == 0 or not where.any():
             return None
         return np.where(where, reward_noises(self.settings, keys()), 0.0)
 
     def _dithered_groups(self, rollouts: Rollouts) -> np.ndarray:
-        if not self.settings.gate.opens(share_of_tied(rollouts), pass_rate(rollouts, self.settings.right_above)):
+        pass_rate = float((rollouts.rewards > self.settings.right_above).mean())
+        if not self.settings.gate.opens(float(rollouts.tied.mean()), pass_rate):
             return np.zeros(len(rollouts.group_size), dtype=bool)
         right = rollouts.group_mean > self.settings.right_above
         return {
@@ -103,18 +107,18 @@ class Dither(Strategy):
             "mixed": rollouts.mixed,
         }[self.settings.apply_to]
 
-    def advantages(self, rollouts, keys, tokens):
+    def _divisor(self, rollouts: Rollouts, change: np.ndarray | None) -> np.ndarray:
+        """What centred advantages are divided by, float64 of shape (sessions,)."""
+        if self.settings.std_source == "clean":
+            divisor = np.maximum(rollouts.group_std, self.settings.std_floor)
+            return np.where(rollouts.group_size > 1, divisor, 1.0)[rollouts.group]
+        rewards = rollouts.rewards if change is None else rollouts.rewards + change
+        return np.full(len(rewards), rewards.std(ddof=1) + _EPSILON if len(rewards) > 1 else 1.0)
+
+    def advantages(self, rollouts, keys, change, tokens):
         if not self.divides:
             return tokens.advantages
-        if self.settings.std_source == "clean":
-            divisor = np.where(rollouts.group_size > 1, np.maximum(rollouts.group_std, self.settings.std_floor), 1.0)[
-                rollouts.group
-            ]
-        else:
-            noise = self.noise(rollouts, keys)
-            dithered = rollouts.rewards if noise is None else rollouts.rewards + noise
-            divisor = np.full(len(dithered), dithered.std(ddof=1) + _EPSILON)
-        return tokens.advantages / torch.from_numpy(divisor).float()[tokens.session, None]
+        return tokens.advantages / torch.from_numpy(self._divisor(rollouts, change)).float()[tokens.session, None]
 
 
 class DirectedAdvantages(Strategy):
@@ -125,7 +129,7 @@ class DirectedAdvantages(Strategy):
     that right means a reward above ``right_above``, so that rewards other than 0 and 1 can be used.
     """
 
-    def advantages(self, rollouts, keys, tokens):
+    def advantages(self, rollouts, keys, change, tokens):
         entropy = tokens.entropy() * tokens.mask
         right = torch.from_numpy(rollouts.group_mean > self.settings.right_above)
         group = torch.from_numpy(rollouts.group)[tokens.session]
@@ -141,7 +145,9 @@ class AccuracyBand(Strategy):
     leaves out groups that lie on it, and any other bound keeps them.
     """
 
-    def keeps(self, accuracy):
+    chooses_groups = True
+
+    def keeps_group(self, accuracy):
         low, high = self.settings.accuracy_band
         return low <= accuracy <= high and not (low == accuracy == 0 or high == accuracy == 1)
 
@@ -150,20 +156,28 @@ class AdvantageNoise(Dither):
     """A control for dithering: Gaussian noise on the advantages themselves, with the energy that dithering would add.
 
     One draw for each session, with the mean square of (advantages of the dithered rewards - advantages of the raw ones)
-    over the batch. It reaches all groups alike, so it tells whether dithering is more than gradient noise.
+    over the batch, both with the divisor of ``std_source``. It reaches all groups alike, so it tells whether dithering
+    is more than gradient noise.
     """
 
-    def noise(self, rollouts, keys):
+    def reward_change(self, rollouts, keys):
         return None
 
-    def advantages(self, rollouts, keys, tokens):
-        dithering = super().noise(rollouts, keys)
+    def advantages(self, rollouts, keys, change, tokens):
+        advantages = super().advantages(rollouts, keys, None, tokens)
+        dithering = super().reward_change(rollouts, keys)
         if dithering is None:
-            return tokens.advantages
-        added = rollouts.estimate(rollouts.rewards + dithering) - rollouts.estimate(rollouts.rewards)
-        draws = unit_noises("gaussian", [key._replace(component="advantage") for key in keys()])
+            return advantages
+        added = self._estimate(rollouts, dithering) - self._estimate(rollouts, None)
+        draws = unit_noises("gaussian", keys(), "advantage")
         noise = torch.from_numpy(math.sqrt(np.mean(added**2)) * draws).float()
-        return tokens.advantages + noise[tokens.session, None] * tokens.mask
+        return advantages + noise[tokens.session, None] * tokens.mask
+
+    def _estimate(self, rollouts: Rollouts, change: np.ndarray | None) -> np.ndarray:
+        """Advantages of the changed rewards, float64 of shape (sessions,)."""
+        rewards = rollouts.rewards if change is None else rollouts.rewards + change
+        advantages = rollouts.estimate(rewards, not self.divides)
+        return advantages / self._divisor(rollouts, change) if self.divides else advantages
 
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -172,13 +186,3 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "accuracy_band": AccuracyBand,
     "advantage_noise": AdvantageNoise,
 }
-
-
-def share_of_tied(rollouts: Rollouts) -> float:
-    """Share of the groups that are tied."""
-    return float(rollouts.tied.mean())
-
-
-def pass_rate(rollouts: Rollouts, right_above: float) -> float:
-    """Share of the sessions whose raw reward lies above ``right_above``."""
-    return float((rollouts.rewards > right_above).mean())
