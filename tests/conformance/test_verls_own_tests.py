@@ -51,7 +51,10 @@ def outcomes(shipped, tmp_path_factory) -> dict[bool, dict[str, str]]:
         # these tests say ray.init(num_cpus=100), for which Ray would start as many processes ahead
         environment["RAY_prestart_worker_first_driver"] = "0"
         report = folder / f"{loaded}.xml"
-        arguments = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={root}", f"--junitxml={report}"]
+        arguments = [
+            "-q", "-p", "no:cacheprovider", "-c", os.devnull, "-o", "asyncio_default_fixture_loop_scope=function",
+            f"--rootdir={root}", f"--junitxml={report}",
+        ]  # fmt: skip
         run = subprocess.run(
             [sys.executable, "-c", RUN, str(loaded), *arguments, *map(str, shipped)],
             cwd=root, env=environment, capture_output=True, text=True, check=False,
