@@ -66,8 +66,8 @@ def keys_of(seed: int, read: Callable[..., dict[str, list]]) -> Keys:
 
 
 def _index(extra_info: Any) -> int | str | None:
-    index = extra_info.get("index") if isinstance(extra_info, Mapping) else None
-    if isinstance(index, str):
+    index = extra_info.get("index") if isinstance(extra_info, dict) else None
+    if isinstance(index, int | str):
         return index
     return int(index) if isinstance(index, Integral) else None
 
