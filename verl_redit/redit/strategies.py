@@ -141,8 +141,8 @@ class DirectedAdvantages(Strategy):
 class AccuracyBand(Strategy):
     """Trains on groups whose mean raw accuracy lies in ``accuracy_band``; verl replaces the others with fresh prompts.
 
-    Online difficulty filtering; the band (0, 1) is DAPO's dynamic sampling (arXiv 2503.14476), so a bound of 0 or 1
-    leaves out groups that lie on it, and any other bound keeps them.
+    Online difficulty filtering (arXiv 2504.03380); the band (0, 1) is DAPO's dynamic sampling (arXiv 2503.14476), so a
+    bound of 0 or 1 leaves out groups that lie on it, and any other bound keeps them.
     """
 
     chooses_groups = True
