@@ -77,8 +77,16 @@ def test_state_travels_with_the_checkpoint(tmp_path):
 def test_a_checkpoint_of_other_plugins_is_refused(tmp_path, saved, loaded):
     if saved is not None:
         save_state(saved, tmp_path)
-    with pytest.raises(StateMismatch, match=r"was written with the plugins \[.*\], this run has \[.*\]; configure the"):
+    with pytest.raises(StateMismatch, match=r"with the closed-loop plugins \[.*\], this run has \[.*\]; configure"):
         load_state(loaded, tmp_path)
+
+
+def test_the_mend_of_a_checkpoint_of_other_plugins_works(tmp_path):
+    with pytest.raises(StateMismatch) as error:
+        load_state([redit()], tmp_path)
+    written = str(error.value).split(" or write ")[1].split(" into ")[0]
+    (tmp_path / "verl_redit.json").write_text(written)
+    load_state([redit()], tmp_path)
 
 
 def test_a_stock_checkpoint_and_no_plugins_go_together(tmp_path):

@@ -91,7 +91,10 @@ def test_all_problems_are_told_at_once(config):
         ),
         ("data.train_files=/no/such.parquet", "data.train_files: there is no file /no/such.parquet"),
         ("data.val_files=[/no/such.parquet]", "data.val_files: there is no file /no/such.parquet"),
-        ("reward.reward_manager.name=naive", "redit: has settings, but reward.reward_manager.name is not redit"),
+        (
+            "reward.reward_manager.name=dapo",
+            "reward.reward_manager.name=dapo: redit has settings, but this manager does not read them; set",
+        ),
         (
             "actor_rollout_ref.model.path=no/such/model",
             "actor_rollout_ref.model.path: there is no folder no/such/model",
@@ -119,7 +122,7 @@ def test_a_checkpoint_of_the_closed_loop_is_resumed_in_the_closed_loop_with_the_
     closed = "trainer.v1.trainer_mode=redit_sync"
     check(resumed(closed))
     assert "was written with redit.std=0.0289, this run has 0.5" in message(resumed(closed, "redit.std=0.5"))
-    assert "was written with the plugins [redit], this run has []" in message(resumed())
+    assert "was written with the closed-loop plugins [redit], this run has []" in message(resumed())
     check(resumed("trainer.resume_mode=disable", "redit.std=0.5"))
 
 

@@ -54,8 +54,7 @@ class Plugin:
     Attributes:
         name: the config node that turns the plugin on, and its name in checkpoints.
         chooses_groups: whether `keeps_group` may say no; verl's ``algorithm.filter_groups`` must then be on.
-        divides: whether `advantages` divides by a standard deviation of its own; verl's GRPO then only centres. At most
-            one plugin may.
+        divides: whether `advantages` divides by a standard deviation of its own; verl's GRPO then only centres.
     """
 
     name: ClassVar[str]
@@ -66,7 +65,8 @@ class Plugin:
         """May change the columns of prompts that are about to be rolled out; ``step`` is their ``global_steps``."""
 
     def keeps_group(self, accuracy: float) -> bool:
-        """Whether a finished group with this mean of ``algorithm.filter_groups.metric`` is trained on."""
+        """Whether a finished group with this mean of ``algorithm.filter_groups.metric`` is trained on. Asked at each
+        poll, so the answer must depend on the accuracy alone."""
         return True
 
     def reward_change(self, rollouts: Rollouts) -> np.ndarray | None:
@@ -142,9 +142,9 @@ def load_state(plugins: list[Plugin], checkpoint: Path) -> None:
     here = {plugin.name for plugin in plugins}
     if state.keys() != here:
         raise StateMismatch(
-            f"{checkpoint} was written with the plugins [{', '.join(sorted(state))}], this run has "
-            f"[{', '.join(sorted(here))}]; configure the same ones, or start anew with trainer.resume_mode=disable and "
-            "another trainer.default_local_dir"
+            f"{checkpoint} was written with the closed-loop plugins [{', '.join(sorted(state))}], this run has "
+            f"[{', '.join(sorted(here))}]; configure the same ones, or write {json.dumps({name: {} for name in here})} "
+            f"into {file} to go on from it with these"
         )
     for plugin in plugins:
         try:

@@ -46,17 +46,24 @@ class ConfigError(ValueError):
 
 def check_before_start(verl_config: ModuleType) -> None:
     """Check the suite's settings before verl checks its own."""
-    wrapt.wrap_function_wrapper(verl_config, "validate_config", _checked)
+
+    def validate(wrapped, instance, args, kwargs):
+        check(kwargs["config"] if "config" in kwargs else args[0])
+        return wrapped(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(verl_config, "validate_config", validate)
 
 
 def check_before_run(main_ppo: ModuleType) -> None:
-    """Check them before verl starts Ray; verl's fully-async trainer comes here without checking its own."""
-    wrapt.wrap_function_wrapper(main_ppo, "run_ppo", _checked)
+    """Check them before verl starts Ray, for verl's fully-async trainer, which comes here without checking its own."""
 
+    def run(wrapped, instance, args, kwargs):
+        config = kwargs["config"] if "config" in kwargs else args[0]
+        if "async_training" in config:
+            check(config)
+        return wrapped(*args, **kwargs)
 
-def _checked(wrapped, instance, args, kwargs):
-    check(kwargs["config"] if "config" in kwargs else args[0])
-    return wrapped(*args, **kwargs)
+    wrapt.wrap_function_wrapper(main_ppo, "run_ppo", run)
 
 
 def check(config: DictConfig) -> None:
@@ -86,7 +93,11 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
 
         yield from startup.problems(config)
     elif "redit" in config:
-        yield "redit: has settings, but reward.reward_manager.name is not redit; add +redit=gaussian or drop them"
+        name = config.reward.reward_manager.name
+        yield (
+            f"reward.reward_manager.name={name}: redit has settings, but this manager does not read them; set "
+            f"redit.inner={name} and drop reward.reward_manager.name"
+        )
 
 
 def _resume_problems(config: DictConfig) -> Iterator[str]:

@@ -127,7 +127,6 @@ class Responses:
 
     def __init__(self, batch: KVBatchMeta, config: DictConfig):
         self.partition = batch.partition_id
-        self.is_grpo = config.algorithm.adv_estimator == "grpo"
         self.keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         last: dict[tuple[str, str], tuple[int, int]] = {}
         for response, key in enumerate(self.keys):
@@ -190,7 +189,7 @@ class Responses:
     def put_advantages(self, advantages: torch.Tensor) -> None:
         """Store advantages, and returns, which are the same for GRPO."""
         nested = response_to_nested(advantages, self.scores["response_mask"])
-        self._put(advantages=nested, **({"returns": nested} if self.is_grpo else {}))
+        self._put(advantages=nested, returns=nested)
 
 
 class GroupFilter:

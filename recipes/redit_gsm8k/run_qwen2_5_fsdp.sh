@@ -17,6 +17,7 @@ REDIT=${REDIT:-gaussian}
 NUM_GPUS=${NUM_GPUS:-1}
 # prompts in a step
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-256}
+# several updates a batch; for a comparison set both sizes alike (see dithering.md)
 MINI_BATCH_SIZE=${MINI_BATCH_SIZE:-64}
 MICRO_BATCH_SIZE=${MICRO_BATCH_SIZE:-16}
 # num_generations in the authors' scripts

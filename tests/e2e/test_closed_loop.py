@@ -103,7 +103,7 @@ def test_a_resumed_run_draws_the_noise_of_the_whole_one(trained, stopped, train,
     ("redit", "overrides", "message"),
     [
         (True, ["redit.std=0.2"], "the checkpoint was written with redit.std=0.1, this run has 0.2"),
-        (False, [], "was written with the plugins [redit], this run has []"),
+        (False, [], "was written with the closed-loop plugins [redit], this run has []"),
     ],
 )
 def test_a_checkpoint_of_another_configuration_is_refused_before_anything_starts(
@@ -117,8 +117,11 @@ def test_a_checkpoint_of_another_configuration_is_refused_before_anything_starts
 
 
 # One response to each question, and always the likeliest one: such runs of verl repeat, and each reward is its own
-# advantage, so that there is something to learn.
-REPEATABLE = ["actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.val_kwargs.temperature=0"]
+# advantage, so that there is something to learn. LoRA's start is drawn, which full_determinism seeds.
+REPEATABLE = [
+    "actor_rollout_ref.rollout.top_k=1", "actor_rollout_ref.rollout.val_kwargs.temperature=0",
+    "actor_rollout_ref.actor.fsdp_config.full_determinism=true",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +176,8 @@ def test_dithering_changes_what_is_learned(repeatable, name):
 def test_the_accuracy_band_refills_a_step_with_mixed_groups(train, tmp_path):
     folder = train(
         tmp_path / "run", CLOSED, "redit.strategy=accuracy_band", "algorithm.filter_groups.enable=true",
-        "algorithm.filter_groups.metric=acc", "data.gen_batch_size=1", "trainer.val_before_train=false",
-        "trainer.test_freq=-1", ranks=1, prompts=4,
+        "algorithm.filter_groups.metric=acc", "trainer.val_before_train=false", "trainer.test_freq=-1",
+        ranks=1, prompts=4, rollouts=8,
     )  # fmt: skip
     evicted = 0.0
     for step, metrics in metrics_of(folder).items():

@@ -71,7 +71,7 @@ def test_default_variance_is_that_of_the_published_half_width():
 
 
 def test_noise_is_scaled_by_the_reward_range():
-    assert parsed(std=0.1, reward_range=5).noise_std == pytest.approx(0.5)
+    assert parsed(std=0.1, reward_range=5).scale == pytest.approx(5)
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "uniform"])

@@ -160,6 +160,15 @@ def test_a_clean_divisor_makes_the_noise_a_knob_on_tied_groups_and_keeps_mixed_o
     assert tied == pytest.approx(centred[:-8] / 0.4, rel=1e-4, abs=1e-6)
 
 
+def test_a_clean_divisor_does_not_depend_on_the_units_of_the_reward():
+    small, keys = batch(WRONG, MIXED)
+    large, _ = batch(*(100 * np.array(group) for group in (WRONG, MIXED)))
+    settings = {"std": 0.1, "std_source": "clean"}
+    _, one = step(ReditConfig(**settings), small, keys)
+    _, hundred = step(ReditConfig(**settings, reward_range=100.0, right_above=50.0), large, keys)
+    assert hundred == pytest.approx(one, rel=1e-4)
+
+
 def test_a_clean_divisor_leaves_a_group_of_one_as_verl_has_it():
     rollouts, keys = batch([0.7], MIXED)
     _, advantages = step(ReditConfig(std=0, std_source="clean"), rollouts, keys)
@@ -205,8 +214,8 @@ def test_one_draw_for_each_component_scaled_by_its_range():
     draws = [unit_noise("gaussian", key._replace(component=name)) for name in ("correctness", "format")]
     assert reward_noise(config, key) == pytest.approx(0.1 * (2 * draws[0] + draws[1]))
     keys = Keys(0, ["a"] * 20_000, range(20_000), [1] * 20_000, [0] * 20_000)
-    assert reward_noises(config, keys).std() == pytest.approx(config.noise_std, rel=0.02)
-    assert config.noise_std == pytest.approx(0.1 * math.sqrt(5))
+    assert reward_noises(config, keys).std() == pytest.approx(0.1 * config.scale, rel=0.02)
+    assert config.scale == pytest.approx(math.sqrt(5))
 
 
 @given(

@@ -91,7 +91,8 @@ class ReditConfig:
             reward manager returns what the inner one returns, bit for bit.
         reward_range: largest minus smallest reward of the scorer, in reward units, above 0.
         components: ranges of the parts that the scorer sums, by the name under which it returns them, in place of
-            ``reward_range``: one draw for each, with the standard deviation ``std`` times its range.
+            ``reward_range``: one draw for each, with the standard deviation ``std`` times its range. The reward manager
+            checks that the scorer returns each; in the closed loop nothing reads them.
         schedule: how ``std`` grows or fades with the row's step.
         seed: seed of the keyed draws.
         inner: name of the registered reward manager that scores.
@@ -102,9 +103,9 @@ class ReditConfig:
             them, or ``mixed``.
         std_source: what advantages are divided by: the ``dithered`` group's standard deviation (the paper), that of the
             ``clean`` group but at least ``std_floor``, or that of the whole ``batch``.
-        std_floor: least divisor with ``std_source=clean``, in reward units, above 0.
+        std_floor: least divisor with ``std_source=clean``, in the same units as ``std``, above 0.
         right_above: a response is right if its raw reward is above this, in reward units.
-        gate: in which steps there is noise.
+        gate: in which updates there is noise.
         accuracy_band: [lowest, highest] mean accuracy of a group that is kept, for ``strategy=accuracy_band``.
         entropy_scale: α of ``strategy=directed``, advantage per nat, above 0.
 
@@ -160,6 +161,6 @@ class ReditConfig:
         return list((self.components or {}).items()) or [("", self.reward_range)]
 
     @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise on the summed reward, in reward units, before the schedule."""
-        return self.std * math.hypot(*(span for _, span in self.ranges))
+    def scale(self) -> float:
+        """Reward units of ``std=1``: the range, or the root of the sum of the components' squared ranges."""
+        return math.hypot(*(span for _, span in self.ranges))

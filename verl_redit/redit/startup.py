@@ -45,8 +45,6 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.inner not in REWARD_MANAGER:
         managers = [name for name in REWARD_MANAGER if name != "redit"]
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
-    if settings.components and settings.inner == "rate_limited":
-        yield "redit.components: rate_limited returns no components when it times out; use another redit.inner"
     closed_loop = is_closed_loop(config)
     yield from (_closed_loop if closed_loop else _open_loop)(config, settings)
     if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
@@ -71,6 +69,8 @@ def _open_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
                 f"redit.{name}: a reward manager sees no groups; set trainer.v1.trainer_mode to one of "
                 f"{', '.join(MODES)}, or drop it"
             )
+    if settings.components and settings.inner == "rate_limited":
+        yield "redit.components: rate_limited returns no components when it times out; use another redit.inner"
     if config.reward.reward_manager.source != "register":
         yield "reward.reward_manager.source: redit is a registered manager; set reward.reward_manager.source=register"
     if config.algorithm.adv_estimator == "gdpo":
@@ -91,6 +91,9 @@ def _open_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
 def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
     if "redit" not in config:
         yield "reward.reward_manager.name=redit: in the closed loop the trainer dithers; add +redit=gaussian too"
+    manager = config.reward.reward_manager.name
+    if manager != "redit" and _is_set(settings, "inner"):
+        yield f"redit.inner: reward.reward_manager.name={manager} does the scoring; drop one of the two"
     if "async_training" in config:
         yield "trainer.v1.trainer_mode: the fully-async trainer has no closed loop; set it to sync"
     if config.algorithm.use_kl_in_reward:
@@ -101,7 +104,8 @@ def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
     for name in CLOSED_LOOP_SETTINGS:
         if name not in ("strategy", "right_above", *STRATEGY_SETTINGS[settings.strategy]) and _is_set(settings, name):
             yield f"redit.{name}: redit.strategy={settings.strategy} does not read it; drop it"
-    if _is_set(settings, "std_floor") and settings.std_source != "clean":
+    reads_floor = "std_floor" in STRATEGY_SETTINGS[settings.strategy]
+    if reads_floor and _is_set(settings, "std_floor") and settings.std_source != "clean":
         yield f"redit.std_floor: redit.std_source={settings.std_source} does not read it; set std_source=clean"
     if config.algorithm.adv_estimator != "grpo":
         yield (

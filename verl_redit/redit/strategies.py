@@ -80,8 +80,8 @@ class Dither(Strategy):
 
     Beyond the paper: noise on some groups only (``apply_to``, ``gate``), and another divisor (``std_source``).
     ``clean`` divides by max(std of the group's raw rewards, ``std_floor``), so that a tied group's advantages have the
-    size noise / floor and the others keep theirs. ``batch`` divides by the standard deviation of all dithered rewards
-    of the batch (TRL's ``scale_rewards="batch"``; "Tricks or Traps", arXiv 2508.08221), with ``std=0`` undithered.
+    size ``std / std_floor`` and the others keep theirs. ``batch`` divides by the standard deviation of all dithered
+    rewards of the batch (TRL's ``scale_rewards="batch"``; "Tricks or Traps", arXiv 2508.08221).
     """
 
     def __init__(self, settings: ReditConfig):
@@ -110,7 +110,7 @@ class Dither(Strategy):
     def _divisor(self, rollouts: Rollouts, change: np.ndarray | None) -> np.ndarray:
         """What centred advantages are divided by, float64 of shape (sessions,)."""
         if self.settings.std_source == "clean":
-            divisor = np.maximum(rollouts.group_std, self.settings.std_floor)
+            divisor = np.maximum(rollouts.group_std, self.settings.std_floor * self.settings.scale)
             return np.where(rollouts.group_size > 1, divisor, 1.0)[rollouts.group]
         rewards = rollouts.rewards if change is None else rollouts.rewards + change
         return np.full(len(rewards), rewards.std(ddof=1) + _EPSILON if len(rewards) > 1 else 1.0)
