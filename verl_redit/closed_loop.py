@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch.utils.data import Sampler
 
 from verl_redit.rollouts import Rollouts, Tokens
 
@@ -37,7 +38,10 @@ MODES = {
 }
 
 # top-level config node -> the plugin that it turns on in the closed loop
-PLUGINS = {"redit": "verl_redit.redit.closed_loop:ReditPlugin"}
+PLUGINS = {
+    "redit": "verl_redit.redit.closed_loop:ReditPlugin",
+    "paft": "verl_redit.paft.closed_loop:PaftPlugin",
+}
 
 
 class StateMismatch(ValueError):
@@ -60,6 +64,9 @@ class Plugin:
     name: ClassVar[str]
     chooses_groups: bool = False
     divides: bool = False
+
+    def use_sampler(self, sampler: Sampler) -> None:
+        """Is shown the training data's sampler, before anything is drawn."""
 
     def before_rollout(self, prompts: Mapping[str, Any], step: int) -> None:
         """May change the columns of prompts that are about to be rolled out; ``step`` is their ``global_steps``."""

@@ -69,7 +69,7 @@ def check_before_run(main_ppo: ModuleType) -> None:
 def check(config: DictConfig) -> None:
     """Raise ConfigError if a run that uses the suite cannot work; a run that does not use it is left alone."""
     uses_redit = OmegaConf.select(config, "reward.reward_manager.name") == "redit"
-    uses_suite = uses_redit or "redit" in config or "host" in config or is_closed_loop(config)
+    uses_suite = uses_redit or any(node in config for node in ("redit", "paft", "host")) or is_closed_loop(config)
     if not (uses_suite or plugin.on_cpu_host()):
         return
     if problems := list(_problems(config, uses_redit)) or list(_resume_problems(config)):
@@ -89,15 +89,19 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
     elif "host" in config:
         yield "host: +host=cpu also needs VERL_PLATFORM=cpu in the environment; set it, or drop +host=cpu"
     if uses_redit or ("redit" in config and is_closed_loop(config)):
-        from verl_redit.redit import startup
+        from verl_redit.redit import startup as redit_startup
 
-        yield from startup.problems(config)
+        yield from redit_startup.problems(config)
     elif "redit" in config:
         name = config.reward.reward_manager.name
         yield (
             f"reward.reward_manager.name={name}: redit has settings, but this manager does not read them; set "
             f"redit.inner={name} and drop reward.reward_manager.name"
         )
+    if "paft" in config:
+        from verl_redit.paft import startup as paft_startup
+
+        yield from paft_startup.problems(config)
 
 
 def _resume_problems(config: DictConfig) -> Iterator[str]:

@@ -63,6 +63,11 @@ class ClosedLoop(PPOTrainer):
     def trainer_mode(self, name: str) -> None:
         pass
 
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        for plugin in self.plugins:
+            plugin.use_sampler(self.train_dataloader.sampler)
+
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
         # a custom sampler filters by itself

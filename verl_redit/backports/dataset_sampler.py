@@ -1,0 +1,86 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A dataset may bring its own sampler, and is told whether it holds the training files.
+
+The same as ``patches/0001-data-dataset-provided-sampler.patch``: verl's `create_rl_dataset` passes ``is_train`` to a
+custom dataset class that takes it, `create_rl_sampler` and the supervised trainers ask a dataset with a method
+``create_sampler`` for the sampler.
+"""
+
+import inspect
+import sys
+from contextvars import ContextVar
+from functools import partial
+from types import ModuleType
+
+import wrapt
+
+SFT_TRAINERS = ("verl.trainer.sft_trainer", "verl.trainer.sft_trainer_ray")
+_is_train: ContextVar[bool | None] = ContextVar("is_train", default=None)
+
+
+def extend_rl_loaders(utils: ModuleType) -> None:
+    """Extend ``verl.trainer.ppo.utils``, before the trainers take the two functions from it by name."""
+    wrapt.wrap_function_wrapper(utils, "create_rl_dataset", _create_rl_dataset)
+    wrapt.wrap_function_wrapper(utils, "create_rl_sampler", _create_rl_sampler)
+
+
+def extend_dataset_class(rl_dataset: ModuleType) -> None:
+    """Extend ``verl.utils.dataset.rl_dataset``."""
+    wrapt.wrap_function_wrapper(rl_dataset, "get_dataset_class", _get_dataset_class)
+
+
+def extend_sft_trainer(trainer: ModuleType) -> None:
+    """Extend a module of verl's supervised trainers."""
+    wrapt.wrap_function_wrapper(trainer, "DistributedSampler", _sft_sampler)
+
+
+def extend_running_trainer() -> None:
+    """`extend_sft_trainer` for one that runs as a script, which no import hook sees."""
+    main = sys.modules["__main__"]
+    started_as = getattr(main.__spec__, "name", None)
+    if started_as in SFT_TRAINERS and not isinstance(main.DistributedSampler, wrapt.ObjectProxy):
+        extend_sft_trainer(main)
+
+
+def _create_rl_dataset(wrapped, instance, args, kwargs):
+    arguments = inspect.signature(wrapped).bind(*args, **kwargs)
+    arguments.apply_defaults()
+    token = _is_train.set(arguments.arguments["is_train"])
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        _is_train.reset(token)
+
+
+def _get_dataset_class(wrapped, instance, args, kwargs):
+    dataset_class, is_train = wrapped(*args, **kwargs), _is_train.get()
+    takes_it = "is_train" in inspect.signature(dataset_class.__init__).parameters
+    return dataset_class if is_train is None or not takes_it else partial(dataset_class, is_train=is_train)
+
+
+def _create_rl_sampler(wrapped, instance, args, kwargs):
+    arguments = inspect.signature(wrapped).bind(*args, **kwargs).arguments
+    if create_sampler := getattr(arguments["dataset"], "create_sampler", None):
+        return create_sampler(arguments["data_config"])
+    return wrapped(*args, **kwargs)
+
+
+def _sft_sampler(wrapped, instance, args, kwargs):
+    arguments = inspect.signature(wrapped).bind(*args, **kwargs).arguments
+    create_sampler = getattr(arguments["dataset"], "create_sampler", None)
+    if create_sampler and arguments.get("shuffle", True):  # verl shuffles the training files alone
+        return create_sampler(arguments["num_replicas"], arguments["rank"])
+    return wrapped(*args, **kwargs)

@@ -1,0 +1,75 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""verl's data set for reinforcement learning, with prompts rendered from a pool (``data.custom_cls``)."""
+
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from verl_redit.paft.pool_rows import PoolRows
+from verl_redit.paft.rows import item_of
+
+
+class PromptPoolDataset(PoolRows, RLHFDataset):
+    """Each row gets a column ``template_id``, and ``template_id``, ``tier``, ``contract`` and ``item_id`` in its
+    ``extra_info``, for the reward manager and the dumps; ``data_source`` stays as it is.
+
+    Args:
+        is_train: whether these are the training files; verl tells it through `verl_redit.backports.dataset_sampler`.
+            The other arguments are `RLHFDataset`'s.
+    """
+
+    def __init__(self, data_files, tokenizer, config, processor=None, max_samples=-1, *, is_train: bool):
+        self.open_pool(config, tokenizer, is_train, config.get("max_prompt_length", 1024))
+        super().__init__(data_files, tokenizer, config, processor, max_samples)
+        if not is_train:
+            self.choose_items(self.dataframe.select_columns(["data_source", "extra_info"]))
+
+    def create_sampler(self, data_config):
+        """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
+        return self.sampler(len(self.dataframe), data_config.get("shuffle", True))
+
+    def maybe_filter_out_long_prompts(self, dataframe=None):
+        """verl's filter, on each row with the template that makes it longest."""
+        if not (self.filter_overlong_prompts and self.renders):
+            return super().maybe_filter_out_long_prompts(dataframe)
+
+        def with_longest(row):
+            template = self.longest.of_row(self.values(row))
+            return {self.prompt_key: self.rendered(row, row[self.prompt_key], template)}
+
+        numbered = dataframe.map(with_longest, num_proc=self.num_workers).add_column("row", range(len(dataframe)))
+        return dataframe.select(super().maybe_filter_out_long_prompts(numbered)["row"])
+
+    def __len__(self):
+        return len(self.dataframe) if self.is_train else len(self.items) * len(self.templates)
+
+    def _build_messages(self, example, key):
+        if self.template is not None:
+            example = {**example, key: self.rendered(example, example[key], self.template)}
+        return super()._build_messages(example, key)
+
+    def __getitem__(self, index):
+        number, self.template = self.pair(index)
+        try:
+            row = super().__getitem__(number)
+            label = {"template_id": "", "tier": "", "contract": "", "item_id": item_of(row, number)}
+            if self.template is not None:
+                label |= {
+                    "template_id": self.template.id,
+                    "tier": self.template.tier or "",
+                    "contract": self.template.contract,
+                }
+        finally:
+            self.template = None
+        return {**row, "template_id": label["template_id"], "extra_info": {**row["extra_info"], **label}}

@@ -1,0 +1,276 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Prompt pools: the file format, and one template rendered with one row's fields.
+
+PAFT's stage 1 (arXiv 2502.12859, section 3.2) ends in a list of prompts. The authors' code keeps one spreadsheet column
+and fills it with ``str.format``; here a template also knows its split, its contract and where it comes from, and is
+rendered by jinja in one pass, so that braces, ``\\boxed{}`` or ``{{`` in a question are only text.
+"""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from verl_redit.settings import nearest
+
+SPLITS = ["train", "held_out"]
+TIERS = ["paraphrase", "frame", "system", "contract", "adversarial"]
+LARGEST_FILE = 16 * 2**20  # bytes; a thousand long templates are below one
+MEDIA_MARKERS = ("<image>", "<video>", "<audio>")
+
+ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+)
+
+
+class PoolError(ValueError):
+    """A pool that cannot be used; the message names the file, each row and the mend."""
+
+
+class RenderError(ValueError):
+    """A row that a template cannot be rendered with; the message names both."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """One way to ask.
+
+    Args:
+        id: name in metrics and dumps, unique in the pool.
+        user: jinja text of the user turn.
+        split: ``train``, or ``held_out`` for templates that only validation sees.
+        contract: how the answer must be stated (`verl_redit.paft.contracts`).
+        system: jinja text of the system turn; None leaves the row's own.
+        tier: how far it is from the data set's usual prompt: ``paraphrase`` (other words), ``frame`` (other order or
+            layout), ``system`` (instructions in the system turn), ``contract`` (another way to state the answer) or
+            ``adversarial`` (typos, distraction, odd layout). Held-out templates have one.
+        origin: who or what wrote it.
+        tags: free words.
+        weight: share among the train templates where a policy draws at random, at least 0.
+        license: SPDX name.
+    """
+
+    id: str
+    user: str
+    split: str
+    contract: str
+    system: str | None = None
+    tier: str | None = None
+    origin: str = ""
+    tags: tuple[str, ...] = ()
+    weight: float = 1.0
+    license: str = ""
+
+    @property
+    def texts(self) -> list[str]:
+        """Its jinja texts: system turn if there is one, then user turn."""
+        return [self.user] if self.system is None else [self.system, self.user]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Templates for one kind of row.
+
+    Args:
+        name: for messages and metrics.
+        fields: names that the templates use; each is a value of a row.
+        templates: in the file's order.
+        rows: where each template stands in its file.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    templates: tuple[Template, ...]
+    rows: tuple[str, ...]
+
+    def of_split(self, split: str) -> list[Template]:
+        """The templates of one split, in the file's order."""
+        return [template for template in self.templates if template.split == split]
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """64 bits of what rendering and selection depend on, as hexadecimal text."""
+        content = [self.fields, [asdict(template) for template in self.templates]]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+
+
+def render(template: Template, values: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The system turn, if the template has one, and the user turn, as chat messages.
+
+    Args:
+        values: field -> text or number, or a list of texts, which a template sees as (letter, text) pairs.
+
+    Raises:
+        RenderError: a field is missing or is neither text nor number nor a list of them.
+    """
+    shown = {name: _shown(name, value) for name, value in values.items()}
+    try:
+        turns = [_compiled(text).render(shown) for text in template.texts]
+    except TemplateError as error:
+        raise RenderError(f"template {template.id}: {error.message}; the row has {', '.join(values)}") from error
+    return [
+        {"role": role, "content": text} for role, text in zip(("system", "user")[-len(turns) :], turns, strict=True)
+    ]
+
+
+def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(option, str) for option in value):
+        if len(value) > len(ascii_uppercase):
+            raise RenderError(f"field {name!r} has {len(value)} options; there are {len(ascii_uppercase)} letters")
+        return list(zip(ascii_uppercase, value, strict=False))
+    raise RenderError(f"field {name!r} is {type(value).__name__} {str(value)[:40]!r}; give text, a number or options")
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(text: str):
+    return ENVIRONMENT.from_string(text)
+
+
+def bundled() -> list[str]:
+    """Names of the pools that come with the package."""
+    return sorted(Path(file.name).stem for file in resources.files("verl_redit.paft.pools").iterdir())
+
+
+def load(name_or_file: str) -> Pool:
+    """Read a pool without judging its templates' texts; `verl_redit.paft.checks` does that.
+
+    Args:
+        name_or_file: name of a bundled pool, or path of a ``.yaml`` or ``.jsonl`` file. YAML holds a mapping with
+            ``templates`` (a list) and, beside it, values that all templates share, and ``fields``. JSON lines hold
+            one template each; a first line without ``user`` holds the shared values and ``fields``.
+
+    Raises:
+        PoolError: no such file, not text in UTF-8, not of this form, a value of the wrong type, or an id used twice.
+    """
+    if name_or_file in bundled():
+        file, name = resources.files("verl_redit.paft.pools") / f"{name_or_file}.yaml", name_or_file
+        return parse(file.read_text(encoding="utf-8"), ".yaml", name)
+    path = Path(name_or_file).expanduser()
+    if not path.is_file():
+        raise PoolError(f"there is no pool {name_or_file!r}: {nearest(name_or_file, bundled())}, or a file's path")
+    if path.stat().st_size > LARGEST_FILE:
+        raise PoolError(
+            f"{path} has {path.stat().st_size / 2**20:.0f} MB; a pool holds templates and has at most "
+            f"{LARGEST_FILE // 2**20} MB. Rows of data belong in data.train_files"
+        )
+    try:
+        return parse(path.read_text(encoding="utf-8-sig"), path.suffix, str(path))
+    except UnicodeDecodeError as error:
+        raise PoolError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+
+
+def parse(text: str, suffix: str, name: str) -> Pool:
+    """`load` for text that has been read; ``suffix`` is ``.yaml`` or ``.jsonl``, ``name`` is for messages."""
+    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".jsonl": _read_json_lines}
+    if suffix not in readers:
+        raise PoolError(
+            f"{name}: {suffix or 'no'} suffix; pools are .yaml or .jsonl, and `verl-redit pool import` reads others"
+        )
+    shared, entries = readers[suffix](text, name)
+    field_names = shared.pop("fields", ["question"])
+    if not (isinstance(field_names, list) and field_names and all(isinstance(field, str) for field in field_names)):
+        raise PoolError(f"{name}: fields: {field_names!r}; give a list of names, for example [question]")
+    errors, templates, rows = [], [], []
+    for row, entry in entries:
+        try:
+            templates.append(_template({**shared, **entry}))
+            rows.append(row)
+        except ValueError as error:
+            errors.append(f"{row}: {error}")
+    if not entries:
+        errors.append("it holds no template")
+    errors += _used_twice(templates, rows)
+    if errors:
+        raise PoolError("\n".join(f"{name}: {error}" for error in errors))
+    return Pool(name, tuple(field_names), tuple(templates), tuple(rows))
+
+
+def _used_twice(templates: list[Template], rows: list[str]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for template, row in zip(templates, rows, strict=True):
+        if template.id in first:
+            yield f"{row}: id {template.id!r} is used in {first[template.id]} already; give it another"
+        first.setdefault(template.id, row)
+
+
+def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], list[tuple[str, dict]]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        root, data = yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PoolError(f"{name}: not YAML: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("templates"), list):
+        raise PoolError(f"{name}: no list of templates; write `templates:` and a list under it")
+    nodes = next(value for key, value in root.value if key.value == "templates").value
+    entries = data.pop("templates")
+    for node, entry in zip(nodes, entries, strict=True):
+        if not isinstance(entry, dict):
+            raise PoolError(
+                f"{name}: line {node.start_mark.line + 1}: {str(entry)[:40]!r} is no template; write id:, user: …"
+            )
+    return data, [(f"line {node.start_mark.line + 1}", entry) for node, entry in zip(nodes, entries, strict=True)]
+
+
+def _read_json_lines(text: str, name: str) -> tuple[dict[str, Any], list[tuple[str, dict]]]:
+    entries = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise PoolError(f"{name}: line {number}: not JSON: {error}") from error
+        if not isinstance(entry, dict):
+            raise PoolError(f"{name}: line {number}: {str(entry)[:40]!r} is no template; write an object")
+        entries.append((f"line {number}", entry))
+    shared = entries.pop(0)[1] if entries and "user" not in entries[0][1] else {}
+    return shared, entries
+
+
+def _template(entry: dict[str, Any]) -> Template:
+    known = {field.name: field for field in fields(Template)}
+    for key in entry:
+        if key not in known:
+            raise ValueError(f"{key}: unknown key; {nearest(str(key), list(known))}")
+    if missing := [name for name, field in known.items() if field.default is MISSING and name not in entry]:
+        raise ValueError(f"no {', '.join(missing)}")
+    for key in ("id", "user", "split", "contract", "origin", "license"):
+        if not isinstance(entry.get(key, ""), str):
+            raise ValueError(f"{key}: {entry[key]!r} is not text")
+    for key in ("system", "tier"):
+        if not isinstance(entry.get(key), str | None):
+            raise ValueError(f"{key}: {entry[key]!r} is not text")
+    tags = entry.get("tags", [])
+    if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+        raise ValueError(f"tags: {tags!r}; give a list of words")
+    weight = entry.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight: {weight!r}; give a finite number, 0 or larger")
+    return Template(**{**entry, "tags": tuple(tags), "weight": float(weight)})

@@ -1,0 +1,47 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a template needs from a row of verl's: the values of its fields, and the row's name."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from verl_redit.paft.pool import RenderError
+
+
+def values_of(row: Mapping[str, Any], fields: Iterable[str], keys: Mapping[str, str]) -> dict[str, Any]:
+    """The value of each field, from the row's ``extra_info``.
+
+    Args:
+        row: verl's row.
+        fields: names that the pool's templates use.
+        keys: field -> key in ``extra_info`` (``paft.fields``); a field that is not in it is its own key.
+
+    Raises:
+        RenderError: the row lacks a key.
+    """
+    extra_info = row.get("extra_info") or {}
+    values = {field: extra_info.get(keys.get(field, field)) for field in fields}
+    if missing := [keys.get(field, field) for field, value in values.items() if value is None]:
+        raise RenderError(
+            f"no extra_info.{missing[0]}, only {', '.join(extra_info) or 'an empty extra_info'}; keep the raw "
+            f"{missing[0]} there when preparing the data, or name its key in paft.fields"
+        )
+    return values
+
+
+def item_of(row: Mapping[str, Any], number: int) -> str:
+    """A row's name: data source and ``extra_info.index``, or its number in the data set if it has none."""
+    index = (row.get("extra_info") or {}).get("index")
+    return f"{row.get('data_source', '')}/{number if index is None else index}"

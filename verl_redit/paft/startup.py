@@ -1,0 +1,102 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What can be told about a run with a prompt pool before it starts: its settings, its pool and its rows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from omegaconf import DictConfig
+
+from verl_redit.closed_loop import MODES, is_closed_loop
+from verl_redit.paft.checks import load_checked
+from verl_redit.paft.config import PaftConfig
+from verl_redit.paft.grid import grid_templates
+from verl_redit.paft.pool import Pool
+from verl_redit.settings import listed, nearest, parse
+
+
+def problems(config: DictConfig) -> Iterator[str]:
+    """One line for each reason why the run cannot draw from its pool, with the mend."""
+    try:
+        settings = parse(PaftConfig, config.get("paft"), "paft")
+        pool = load_checked(settings.pool)
+        if settings.validation == "grid":
+            grid_templates(pool, settings.grid)
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from pool_problems(settings, pool)
+    if settings.policy == "adaptive" and not is_closed_loop(config):
+        yield (
+            "paft.policy=adaptive: weights follow rewards, which only the closed loop sees; set "
+            f"trainer.v1.trainer_mode to one of {', '.join(MODES)}, or use another policy"
+        )
+    if config.data.custom_cls.name != "PromptPoolDataset":
+        yield "data.custom_cls: another data set renders the prompts, so paft would do nothing; drop it, or drop +paft"
+    if settings.validation == "grid" and (config.data.get("val_max_samples") or -1) > 0:
+        yield "data.val_max_samples: the grid chooses its rows by key; set paft.grid.items, and drop this"
+    yield from row_problems("data.train_files", listed(config.data.train_files), pool, settings)
+    if settings.validation == "grid":
+        yield from row_problems("data.val_files", listed(config.data.val_files), pool, settings)
+
+
+def pool_problems(settings: PaftConfig, pool: Pool) -> Iterator[str]:
+    """What the settings ask of the pool and it does not have."""
+    train = [template for template in pool.of_split("train") if template.weight > 0]
+    ids = [template.id for template in train]
+    if settings.template is not None and settings.template not in ids:
+        hint = nearest(settings.template, ids)
+        yield f"paft.template: {settings.template!r} is no train template of pool {pool.name}; {hint}"
+    if settings.policy == "cycle" and len({template.weight for template in train}) > 1:
+        yield (
+            f"paft.policy=cycle: shows every template equally often, but those of pool {pool.name} have different "
+            "weights; use paft.policy=uniform, or drop the weights"
+        )
+    if settings.policy == "stratified" and len({template.tier for template in train}) < 2:
+        yield f"paft.policy=stratified: the train templates of pool {pool.name} have one tier; use paft.policy=cycle"
+    for field in settings.fields or {}:
+        if field not in pool.fields:
+            yield f"paft.fields.{field}: pool {pool.name} has no such field; {nearest(field, list(pool.fields))}"
+
+
+def row_problems(setting: str, files: list[str], pool: Pool, settings: PaftConfig) -> Iterator[str]:
+    """Rows of parquet files that lack a field; other files are checked row by row as they are rendered."""
+    paths = [Path(file).expanduser() for file in files]
+    for file in paths:
+        if file.suffix == ".parquet" and file.is_file():
+            for field in pool.fields:
+                yield from _without(f"{setting}: {file}", file, field, (settings.fields or {}).get(field, field))
+
+
+def _without(where: str, file: Path, field: str, key: str) -> Iterator[str]:
+    schema = pq.read_schema(file)
+    struct = schema.field("extra_info").type if "extra_info" in schema.names else pa.struct([])
+    if struct.get_field_index(key) < 0:
+        present = ", ".join(struct.field(number).name for number in range(struct.num_fields)) or "nothing"
+        yield (
+            f"{where}: rows have no extra_info.{key}, only {present}; keep the raw {field} there when preparing the "
+            f"data, or say where it is: paft.fields.{field}=<key>"
+        )
+        return
+    first = 0
+    for batch in pq.ParquetFile(file).iter_batches(columns=[f"extra_info.{key}"]):
+        row = pc.index(pc.is_null(pc.struct_field(batch.column(0), key)), True).as_py()
+        if row >= 0:
+            yield f"{where}: row {first + row} has no extra_info.{key}; fill it in, or drop the row"
+            return
+        first += len(batch)

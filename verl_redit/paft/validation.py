@@ -1,0 +1,51 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Validation metrics for each template, through verl's own function, beside those for each data source."""
+
+from types import ModuleType
+
+import wrapt
+
+# what is worth a curve for each template
+MEASURES = ("acc", "parsed")
+
+
+def split_by_template(trainer: ModuleType) -> None:
+    """Extend a trainer's module, which has taken verl's ``process_validation_metrics`` by name."""
+    wrapt.wrap_function_wrapper(trainer, "process_validation_metrics", _process)
+
+
+def _process(wrapped, instance, args, kwargs):
+    return with_templates(wrapped, *args, **kwargs)
+
+
+def with_templates(process, data_sources, sample_uids, infos_dict, seed=42, expected_acc_counts=None):
+    """verl's metrics, and the same for ``<data source>/<template>`` where rows were shown templates.
+
+    A prompt of which no rollout came back has no known template, and counts in the data source's own metrics alone.
+    """
+    metrics = process(data_sources, sample_uids, infos_dict, seed, expected_acc_counts)
+    shown = infos_dict.get("template_id", [])
+    if not any(shown):
+        return metrics
+    samples = [number for number, template in enumerate(shown) if template]
+    names = {number: f"{data_sources[number]}/{shown[number]}" for number in samples}
+    renamed = {(data_sources[number], sample_uids[number]): names[number] for number in samples}
+    counts = {(renamed[key], key[1]): count for key, count in (expected_acc_counts or {}).items() if key in renamed}
+    infos = {
+        measure: [infos_dict[measure][number] for number in samples] for measure in MEASURES if measure in infos_dict
+    }
+    uids = [sample_uids[number] for number in samples]
+    return metrics | process(list(names.values()), uids, infos, seed, counts or None)
