@@ -30,6 +30,7 @@ from packaging.specifiers import SpecifierSet
 
 ENTRY_POINT = "verl_redit"
 SMALLEST_SHARED_MEMORY_MB = 512
+GROUPS = ["redit=gaussian", "redit=uniform", "paft=cycle", "host=cpu"]
 
 # What this release supports; repeated from verl_redit.plugin, which must be imported by verl and not from here
 SUPPORTED = {
@@ -124,7 +125,7 @@ def _fired(host: str, adapter: str) -> str:
     from verl_redit import plugin
 
     importlib.import_module(host)
-    if adapter not in plugin.called:
+    if (host, adapter) not in plugin.called:
         raise LookupError(f"{adapter} did not run when {host} was imported")
     return adapter
 
@@ -139,9 +140,9 @@ def _config_groups() -> str:
     from hydra import compose, initialize_config_module
 
     with initialize_config_module("verl.trainer.config", version_base=None):
-        for group in ("redit=gaussian", "redit=uniform", "host=cpu"):
+        for group in GROUPS:
             compose("ppo_trainer", overrides=[f"+{group}"])
-    return "+redit=gaussian, +redit=uniform, +host=cpu"
+    return ", ".join(f"+{group}" for group in GROUPS)
 
 
 def _device() -> str:

@@ -57,8 +57,8 @@ CPU_HOST_ADAPTERS = [
     ("vllm.model_executor.layers.utils", "verl_redit.cpu.adapters:keep_linear_weights"),
 ]
 
-# adapters called so far in this process; `verl-redit doctor` reads it
-called: set[str] = set()
+# (host module, adapter) pairs called so far in this process; `verl-redit doctor` reads it
+called: set[tuple[str, str]] = set()
 _early: dict[str, tuple[str, ModuleType]] = {}
 
 
@@ -83,7 +83,7 @@ def check_verl_version() -> None:
 
 
 def _install(adapter: str, host: ModuleType) -> None:
-    if adapter in called:
+    if (host.__name__, adapter) in called:
         return
     name, function = adapter.split(":")
     try:
@@ -96,7 +96,7 @@ def _install(adapter: str, host: ModuleType) -> None:
     except Exception:
         logger.exception("verl-redit could not extend %s; run `verl-redit doctor`", host.__name__)
         raise
-    called.add(adapter)
+    called.add((host.__name__, adapter))
 
 
 def install_early(name: str) -> None:

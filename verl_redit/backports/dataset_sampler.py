@@ -51,7 +51,7 @@ def extend_running_trainer() -> None:
     """`extend_sft_trainer` for one that runs as a script, which no import hook sees."""
     main = sys.modules["__main__"]
     started_as = getattr(main.__spec__, "name", None)
-    if started_as in SFT_TRAINERS and not isinstance(main.DistributedSampler, wrapt.ObjectProxy):
+    if started_as in SFT_TRAINERS and not isinstance(main.DistributedSampler, wrapt.FunctionWrapper):
         extend_sft_trainer(main)
 
 

@@ -1,0 +1,105 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is told about a run with a pool before it starts."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.paft.conftest import entry
+from verl_redit.paft import startup
+from verl_redit.preflight import ConfigError, check
+
+
+@pytest.fixture
+def found(verl_config, parquet, pool_file):
+    """The problems of a run with these overrides."""
+
+    def problems(*overrides: str) -> list[str]:
+        config = verl_config(
+            "+paft=cycle",
+            f"paft.pool={pool_file}",
+            f"data.train_files={parquet}",
+            f"data.val_files={parquet}",
+            *overrides,
+        )
+        return list(startup.problems(config))
+
+    return problems
+
+
+def test_a_run_that_can_work_has_none(found):
+    assert not found()
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["+paft.polcy=cycle"], "paft.polcy: unknown key; did you mean 'policy'"),
+        (["paft.policy=cycles"], "paft.policy: 'cycles'; did you mean 'cycle'"),
+        (["paft.pool=nothing.yaml"], "there is no pool 'nothing.yaml'"),
+        (["paft.grid.items=0"], "paft.grid.items: 0; give a finite number of 1 or more"),
+        (["paft.policy=fixed", "paft.template=held-1"], "paft.template: 'held-1' is no train template"),
+        (["paft.policy=adaptive"], "paft.policy=adaptive: weights follow rewards, which only the closed loop sees"),
+        (["paft.fields={qestion: problem}"], "paft.fields.qestion: pool"),
+        (["paft.fields={question: problem}"], "rows have no extra_info.problem, only"),
+        (["data.custom_cls.name=Other"], "data.custom_cls: another data set renders the prompts"),
+        (["+data.val_max_samples=5"], "data.val_max_samples: the grid chooses its rows by key"),
+    ],
+)
+def test_a_mistake_is_named_with_its_mend(found, overrides, message):
+    overrides = [o.removeprefix("+") if "val_max_samples" in o else o for o in overrides]
+    problems = found(*overrides)
+    assert problems and all(message in problem for problem in problems)
+
+
+def test_the_closed_loop_may_adapt(found):
+    assert not found("paft.policy=adaptive", "trainer.v1.trainer_mode=redit_sync")
+
+
+def test_a_grid_needs_held_out_templates(found, write_pool):
+    pool = write_pool(entry("a", "{{ question }} ####"), name="other.yaml")
+    assert "no held-out template" in found(f"paft.pool={pool}")[0]
+    assert not found(f"paft.pool={pool}", "paft.validation=stock")
+
+
+def test_a_cycle_has_no_weights(found, write_pool):
+    pool = write_pool(
+        entry("a", "{{ question }} ####", weight=2.0), entry("b", "So {{ question }} ####"), name="w.yaml"
+    )
+    [problem] = found(f"paft.pool={pool}", "paft.validation=stock")
+    assert "paft.policy=cycle: shows every template equally often" in problem
+
+
+def test_strata_need_tiers(found, write_pool):
+    pool = write_pool(entry("a", "{{ question }} ####"), entry("b", "So {{ question }} ####"), name="s.yaml")
+    [problem] = found(f"paft.pool={pool}", "paft.validation=stock", "paft.policy=stratified")
+    assert "have one tier" in problem
+
+
+def test_a_row_without_the_question_is_numbered(found, tmp_path):
+    rows = [{"extra_info": {"question": None if number == 70_001 else "x"}} for number in range(70_010)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "holes.parquet")
+    [problem] = found(f"data.train_files={tmp_path}/holes.parquet")
+    assert "data.train_files" in problem and "row 70001 has no extra_info.question; fill it in" in problem
+
+
+def test_the_preflight_asks_it(verl_config, parquet, tmp_path):
+    config = verl_config(
+        "+paft=cycle", "paft.pool=nothing", f"data.train_files={parquet}", f"data.val_files={parquet}",
+        f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path}/run", "+host=cpu",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="there is no pool 'nothing'"):
+        check(config)
