@@ -50,6 +50,11 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         super().__init__(parquet_files, tokenizer, config, processor, max_samples)
         if not self.is_train:
             self.choose_items([self.dataframe.iloc[row].to_dict() for row in range(len(self.dataframe))])
+            if len(self) < config.train_batch_size:
+                raise ValueError(
+                    f"data.val_files: {len(self)} rows of validation, and verl leaves out the last incomplete batch of "
+                    f"{config.train_batch_size}, so none would be left; raise paft.grid.items"
+                )
 
     def create_sampler(self, replicas: int, rank: int):
         """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
