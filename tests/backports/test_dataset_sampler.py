@@ -43,8 +43,11 @@ class Told(Own):
         super().__init__(*args, **kwargs)
         self.is_train = is_train
 
-    def create_sampler(self, *args):
-        return ("own sampler", *args)
+    def create_sampler(self, data_config):
+        return "own sampler", data_config
+
+    def create_distributed_sampler(self, num_replicas, rank):
+        return "own sampler", num_replicas, rank
 
 
 @pytest.fixture

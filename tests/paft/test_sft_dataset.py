@@ -74,7 +74,7 @@ def test_the_prompt_is_rendered_and_the_reply_is_trained_on(make, pool, tokenize
     dataset = make()
     train = pool.of_split("train")
     problems = task.problems(12, 0, "train")
-    for number, template in dataset.create_sampler(1, 0):
+    for number, template in dataset.create_distributed_sampler(1, 0):
         row = dataset[number, template]
         [prompt] = render(train[template], {"question": problems[number].question})
         assert prompt["content"] in text_of(row, tokenizer, replies=False)
@@ -83,7 +83,7 @@ def test_the_prompt_is_rendered_and_the_reply_is_trained_on(make, pool, tokenize
 
 def test_ranks_share_the_draws(make):
     dataset = make()
-    ranks = [list(dataset.create_sampler(2, rank)) for rank in (0, 1)]
+    ranks = [list(dataset.create_distributed_sampler(2, rank)) for rank in (0, 1)]
     assert sorted(row for rank in ranks for row, _ in rank) == list(range(12))
 
 

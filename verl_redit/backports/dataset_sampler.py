@@ -14,9 +14,9 @@
 
 """A dataset may bring its own sampler, and is told whether it holds the training files.
 
-The same as ``patches/0001-data-dataset-provided-sampler.patch``: verl's `create_rl_dataset` passes ``is_train`` to a
-custom dataset class that takes it, `create_rl_sampler` and the supervised trainers ask a dataset with a method
-``create_sampler`` for the sampler.
+The same as ``patches/0001-dataset-provided-sampler.patch``: verl's `create_rl_dataset` passes ``is_train`` to a
+custom dataset class that takes it, `create_rl_sampler` asks a dataset that has ``create_sampler(data_config)`` for the
+sampler, and the supervised trainers ask one that has ``create_distributed_sampler(num_replicas, rank)``.
 """
 
 import inspect
@@ -80,7 +80,7 @@ def _create_rl_sampler(wrapped, instance, args, kwargs):
 
 def _sft_sampler(wrapped, instance, args, kwargs):
     arguments = inspect.signature(wrapped).bind(*args, **kwargs).arguments
-    create_sampler = getattr(arguments["dataset"], "create_sampler", None)
+    create_sampler = getattr(arguments["dataset"], "create_distributed_sampler", None)
     if create_sampler and arguments.get("shuffle", True):  # verl shuffles the training files alone
         return create_sampler(arguments["num_replicas"], arguments["rank"])
     return wrapped(*args, **kwargs)

@@ -56,7 +56,7 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
                     f"{config.train_batch_size}, so none would be left; raise paft.grid.items"
                 )
 
-    def create_sampler(self, replicas: int, rank: int):
+    def create_distributed_sampler(self, replicas: int, rank: int):
         """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
         return self.sampler(len(self.dataframe), shuffle=True, replicas=replicas, rank=rank)
 

@@ -1,0 +1,115 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Supervised fine-tuning on a prompt pool through verl's entry point: two FSDP2 ranks, stopped and resumed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_redit.demo import task
+
+pytestmark = pytest.mark.e2e
+STEPS_PER_EPOCH = 6
+
+
+@pytest.fixture(scope="module")
+def finetune(workspace, tmp_path_factory):
+    """Two epochs of six steps with a checkpoint after every third; returns the folder with the log and metrics."""
+    data = tmp_path_factory.mktemp("supervised")
+    for split, count in [("train", 200), ("val", 40)]:
+        rows = [
+            {
+                "data_source": task.DATA_SOURCE,
+                "messages": [
+                    {"role": "user", "content": problem.question},
+                    {"role": "assistant", "content": problem.solution()},
+                ],
+                "extra_info": {"index": index, "question": problem.question},
+            }
+            for index, problem in enumerate(task.problems(count, 0, split))
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), data / f"{split}.parquet")
+
+    def run(folder: Path, *overrides: str) -> Path:
+        folder.mkdir(parents=True)
+        arguments = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+            "-m", "verl.trainer.sft_trainer", "+paft=sft", "paft.pool=gsm8k", "paft.grid.items=4",
+            f"data.train_files={data / 'train.parquet'}", f"data.val_files={data / 'val.parquet'}",
+            "data.train_batch_size=32", "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2",
+            f"model.path={workspace / 'model'}", "model.use_remove_padding=false",
+            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2", "engine.use_torch_compile=false",
+            "optim.lr=1e-4", f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.total_epochs=2",
+            "trainer.logger=[console,file]", "trainer.save_freq=3", "trainer.test_freq=6", "trainer.device=cpu",
+            "trainer.n_gpus_per_node=2", f"hydra.run.dir={folder / 'hydra'}", *overrides,
+        ]  # fmt: skip
+        settings = {
+            "VERL_PLATFORM": "cpu",
+            "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
+            "OMP_NUM_THREADS": "1",
+        }
+        with (folder / "log.txt").open("w") as log:
+            code = subprocess.run(
+                arguments, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=folder
+            ).returncode
+        assert code == 0, (folder / "log.txt").read_text()[-3000:]
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(finetune, tmp_path_factory):
+    return finetune(tmp_path_factory.mktemp("whole") / "run")
+
+
+def steps_of(folder: Path) -> dict[int, tuple[float, int]]:
+    """Step -> loss and tokens; prompts differ in length, so other pairs of row and template give other tokens."""
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        entry["step"]: (round(entry["data"]["train/loss"], 5), entry["data"]["train/global_tokens"])
+        for entry in entries
+        if "train/loss" in entry["data"]
+    }
+
+
+def test_epochs_differ_in_their_templates(whole):
+    steps = steps_of(whole)
+    assert list(steps) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
+    assert len({tokens for _, tokens in steps.values()}) > STEPS_PER_EPOCH
+
+
+def test_the_grid_is_validated(whole):
+    losses = [
+        entry["data"]["val/loss"]
+        for entry in map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())
+        if "val/loss" in entry["data"]
+    ]
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("step", [3, STEPS_PER_EPOCH], ids=["mid-epoch", "end of an epoch"])
+def test_a_resumed_run_draws_the_same_pairs(whole, finetune, tmp_path, step):
+    resumed = finetune(
+        tmp_path / "run", "trainer.resume_mode=resume_path",
+        f"trainer.resume_from_path={whole / 'checkpoints' / f'global_step_{step}'}",
+    )  # fmt: skip
+    assert steps_of(resumed) == {number: values for number, values in steps_of(whole).items() if number > step}
