@@ -26,7 +26,8 @@ ROWS = problems(64, 0, "train")
 @pytest.fixture(scope="module")
 def warmed():
     losses = []
-    return *model.warm_start(ROWS, 0, 8, lambda step, loss: losses.append(loss)), losses
+    tokenizer = model.build_tokenizer([row.question for row in ROWS])
+    return model.warm_start(ROWS, tokenizer, 0, 8, lambda step, loss: losses.append(loss)), tokenizer, losses
 
 
 def test_the_warm_start_learns(warmed):

@@ -56,8 +56,9 @@ def finetune(workspace, tmp_path_factory):
             f"data.train_files={data / 'train.parquet'}", f"data.val_files={data / 'val.parquet'}",
             "data.train_batch_size=32", "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2",
             f"model.path={workspace / 'model'}", "model.use_remove_padding=false",
-            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2", "engine.use_torch_compile=false",
-            "optim.lr=1e-4", f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.total_epochs=2",
+            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2",
+            "engine.use_torch_compile=false", "optim.lr=1e-4",
+            f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.total_epochs=2",
             "trainer.logger=[console,file]", "trainer.save_freq=3", "trainer.test_freq=6", "trainer.device=cpu",
             "trainer.n_gpus_per_node=2", f"hydra.run.dir={folder / 'hydra'}", *overrides,
         ]  # fmt: skip

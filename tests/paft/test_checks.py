@@ -67,7 +67,7 @@ def test_each_defect_of_a_text_is_found(user, rule):
 
 
 @pytest.mark.parametrize(
-    "user", [r"{{ question }} not \neq, \nu, \nabla; ####", r"\text{so} \boxed{} {{ question }} ####"]
+    "user", [r"{{ question }} not \neq, \nu, \nabla; ####", r"\text{so} \boxed{\frac{3}{4}} x^{2} {{ question }} ####"]
 )
 def test_latex_is_no_defect(user):
     assert not rules(entry("latex", user))

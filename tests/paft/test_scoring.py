@@ -58,7 +58,8 @@ def test_a_reply_that_cannot_be_read_is_told_from_a_wrong_one(contract):
 @pytest.mark.parametrize(
     "reply, right",
     [
-        ("Answer: B", True), ("answer : (b)", True), ("**Answer: [B]**", True), ("Answer: B. Paris", True),
+        ("Answer: B", True), ("answer : (b)", True), ("**Answer:** [B]", True), ("Answer: $B$", True),
+        ("Answer: B. Paris", True),
         ("Answer: A\nNo. Answer: B", True), ("Answer: B\nAnswer: A", False), ("Answer: Both", False), ("B", False),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""``verl-redit doctor`` and ``verl-redit demo``."""
+"""The commands of ``verl-redit``: ``doctor`` and ``demo``; ``pool`` and ``report`` have files of their own."""
 
 import json
 import sys
@@ -25,7 +25,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from verl_redit.cli import pool, report
+
 app = typer.Typer(no_args_is_help=True, help="Plugins for verl.", pretty_exceptions_enable=False)
+app.add_typer(pool.app, name="pool")
+app.add_typer(report.app, name="report")
 console = Console()
 
 

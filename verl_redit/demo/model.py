@@ -34,7 +34,7 @@ BATCH = 64
 LEARNING_RATE = 3e-3
 
 
-def build_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(corpus: list[str], size: int = 448) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with single-digit numbers: any text round-trips, words of the corpus are short."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -42,7 +42,7 @@ def build_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=448,
+        vocab_size=size,
         special_tokens=SPECIAL_TOKENS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -94,8 +94,12 @@ def _batch(pairs: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Te
 
 
 def warm_start(
-    problems: list[Problem], seed: int, steps: int, progress: Callable[[int, float], None]
-) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    problems: list[Problem],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    steps: int,
+    progress: Callable[[int, float], None],
+) -> Qwen2ForCausalLM:
     """Train on demonstrations of mixed quality with AdamW, linear warm-up and cosine decay.
 
     Args:
@@ -105,7 +109,6 @@ def warm_start(
         progress: called with the step and the loss after each step.
     """
     draw = random.Random(f"{seed}/warm start")
-    tokenizer = build_tokenizer([f"{problem.question}\n{problem.solution()}" for problem in problems])
     model = build_model(tokenizer, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     for step in range(1, steps + 1):
@@ -122,7 +125,7 @@ def warm_start(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         progress(step, loss.item())
-    return model, tokenizer
+    return model
 
 
 @torch.no_grad()

@@ -118,10 +118,12 @@ def prepare(out: Path, sizes: Sizes, console: Console) -> float:
 
     training = task.problems(sizes.problems, sizes.seed, "train")
     test = task.problems(TEST_PROBLEMS, sizes.seed, "test")
+    tokenizer = model.build_tokenizer([f"{problem.question}\n{problem.solution()}" for problem in training])
     with _progress(console) as progress:
         bar = progress.add_task("warm start", total=sizes.warm_steps)
-        weights, tokenizer = model.warm_start(
+        weights = model.warm_start(
             training,
+            tokenizer,
             sizes.seed,
             sizes.warm_steps,
             lambda step, loss: progress.update(bar, completed=step, description=f"warm start, loss {loss:.2f}"),

@@ -39,9 +39,10 @@ NEAR_DUPLICATE = 0.8  # share of words in common, fields left out
 _ALLOWED = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.For, nodes.Tuple)
 
 # the two characters \n, but not LaTeX commands that begin with them
-_LITERAL_NEWLINE = re.compile(r"\\n(?!(?:abla|e|eg|eq|ewline|i|mid|ot|otin|onumber|u)\b)")
-# {word}, but not the argument of a LaTeX command
-_LEFTOVER_FIELD = re.compile(r"(?<!\\boxed)(?<!\\text)\{\s*\w*\s*\}")
+LITERAL_NEWLINE = re.compile(r"\\n(?!(?:abla|e|eg|eq|ewline|i|mid|ot|otin|onumber|u)\b)")
+# a LaTeX command with its innermost arguments, or an exponent or index with one
+_LATEX = re.compile(r"(?:\\[A-Za-z]+(?:\{[^{}]*\})+|[\^_]\{[^{}]*\})")
+_LEFTOVER_FIELD = re.compile(r"\{\s*\w*\s*\}")
 _LEFTOVER_NOTE = re.compile(
     r"\[[^\]\n]*\b(?:describe|insert|fill|placeholder|your|todo|specify|add|here)\b[^\]\n]*\]", re.I
 )
@@ -125,7 +126,7 @@ def _text_defects(template: Template) -> Iterator[tuple[str, str]]:
     for text in template.texts:
         if not text.strip():
             yield "blank", "a blank text; write one, or drop system:"
-        if found := _LITERAL_NEWLINE.search(text):
+        if found := LITERAL_NEWLINE.search(text):
             yield "literal newline", f"a backslash and an n {_around(text, found)}; break the line instead"
         if found := _LEFTOVER_NOTE.search(text):
             yield "leftover", f"a note that nobody filled in, {found.group()!r}; write the text it stands for"
@@ -159,10 +160,16 @@ def _field_defects(template: Template, fields: tuple[str, ...], looped: set[str]
             yield "field", f"{{{{ {field} }}}} stands in it {times}; it must be there exactly once"
         if field in looped and names.shown[field]:
             yield "field", f"{field!r} holds options; show them with {{% for letter, text in {field} %}}"
-    if found := _LEFTOVER_FIELD.search(names.text):
+    if found := _LEFTOVER_FIELD.search(_without_latex(names.text)):
         yield "leftover", f"{found.group()!r} is no jinja field; write {{{{ field }}}}, or drop it"
     elif names.text.count("{") != names.text.count("}"):
         yield "leftover", "its braces do not match"
+
+
+def _without_latex(text: str) -> str:
+    while (shorter := _LATEX.sub("", text)) != text:
+        text = shorter
+    return text
 
 
 def looped_fields(templates: Iterable[Template]) -> set[str]:
@@ -216,8 +223,10 @@ def _repeated(pool: Pool) -> Iterator[Defect]:
             yield Defect("duplicate", row, template.id, message)
         exact.setdefault(texts, template.id)
         normal.setdefault(words, template.id)
-    for held_out, near, shared in nearest_train(pool):
-        if shared >= NEAR_DUPLICATE and held_out.contract == near.contract:
+    for held_out, shares in _shared_words(pool):
+        alike = [(shared, near) for shared, near in shares if near.contract == held_out.contract]
+        shared, near = max(alike, key=lambda pair: pair[0], default=(0.0, held_out))
+        if shared >= NEAR_DUPLICATE:
             row = pool.rows[pool.templates.index(held_out)]
             message = f"shares {shared:.0%} of its words with train template {near.id}, so it is not unseen; rewrite it"
             yield Defect("near duplicate", row, held_out.id, message)
@@ -225,13 +234,17 @@ def _repeated(pool: Pool) -> Iterator[Defect]:
 
 def nearest_train(pool: Pool) -> Iterator[tuple[Template, Template, float]]:
     """For each held-out template the nearest train one, and the share of words that both have (Jaccard index)."""
-    train = [(template, set(_words(template))) for template in pool.of_split("train")]
-    for held_out in pool.of_split("held_out"):
-        words = set(_words(held_out))
-        shares = [(len(words & other) / (len(words | other) or 1), template) for template, other in train]
+    for held_out, shares in _shared_words(pool):
         if shares:
             shared, near = max(shares, key=lambda pair: pair[0])
             yield held_out, near, shared
+
+
+def _shared_words(pool: Pool) -> Iterator[tuple[Template, list[tuple[float, Template]]]]:
+    train = [(template, set(_words(template))) for template in pool.of_split("train")]
+    for held_out in pool.of_split("held_out"):
+        words = set(_words(held_out))
+        yield held_out, [(len(words & other) / (len(words | other) or 1), template) for template, other in train]
 
 
 def _words(template: Template) -> list[str]:

@@ -54,10 +54,10 @@ CONTRACTS = {
         Contract("boxed", r"put the answer in \boxed{}", r"\\boxed\b", r"\boxed{{}}"),
         Contract(
             "think_boxed", r"think inside <think> </think>, then put the answer in \boxed{}",
-            r"(?s)<think>.*\\boxed\b|\\boxed\b.*<think>", r"<think>short</think> \boxed{{}}",
+            r"(?s)(?=.*<think>)(?=.*</think>).*\\boxed\b", r"<think>short</think> \boxed{{}}",
         ),
         Contract("answer_line", "end with a line that has Answer: and the answer", r"answer:", "Answer: {}"),
-        Contract("letter", "end with Answer: and the letter", r"answer:", "Answer: {}"),
+        Contract("letter", "end with Answer: and the letter", r"(?s)(?=.*answer:).*\bletter", "Answer: {}"),
         Contract("own", "whatever the run's own scorer reads", "", "{}"),
     ]
 }  # fmt: skip

@@ -79,8 +79,8 @@ def _answer_line(reply: str, answer: str) -> tuple[float, bool, bool]:
 
 
 def _letter(reply: str, answer: str) -> tuple[float, bool, bool]:
-    """verl has no scorer for letters. The last ``Answer:`` counts; its letter may be in brackets or before a text."""
-    stated = re.findall(r"(?i)answer\s*:\s*[\[(*]*([a-z])\b", reply)
+    """verl has no scorer for letters. The last ``Answer:`` counts; signs may stand around its letter, words after."""
+    stated = re.findall(r"(?i)answer\W*:\W*([a-z])\b", reply)
     right = bool(stated) and stated[-1].upper() == answer.strip().upper()
     return float(right), right, bool(stated)
 

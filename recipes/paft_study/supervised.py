@@ -1,0 +1,228 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The paper's claim at small scale, supervised: one fixed template, one per row, and a cycle, on unseen templates.
+
+    python recipes/paft_study/supervised.py --out DIR
+
+Each run is verl's own supervised trainer (`verl.trainer.sft_trainer`, FSDP2, full fine-tuning) on the demo's word
+problems, from one tiny model that was warmed up on bare questions. It is judged by greedy answers to test problems
+under every held-out template of the pool, written as verl writes its validation dumps, which `verl-redit report
+robustness` reads. Arms share the seeds of the rows' order. A run that is finished is not run again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy import stats
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from verl_redit.demo import model, task
+from verl_redit.paft.pool import Pool, Template, load, render
+from verl_redit.paft.scoring import score
+
+ARMS = {
+    "fixed": ["paft.policy=fixed"],
+    "static": ["paft.policy=static"],
+    "cycle": ["paft.policy=cycle"],
+}
+POOL = "gsm8k"
+VOCABULARY = 1024
+LONGEST_REPLY = 24
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the study is."""
+
+    seeds: int
+    rows: int
+    items: int
+    epochs: int
+    batch: int
+    warm_steps: int
+
+
+def prepare(folder: Path, sizes: Sizes, pool: Pool, console: Console) -> None:
+    """Write the warmed-up model and the rows."""
+    if (folder / "model" / "config.json").is_file():
+        return
+    problems = task.problems(sizes.rows, 0, "train")
+    texts = [turn["content"] for template in pool.of_split("train") for turn in render(template, {"question": ""})]
+    tokenizer = model.build_tokenizer([*texts, *(f"{row.question}\n{row.solution()}" for row in problems)], VOCABULARY)
+    with console.status("warm start"):
+        warmed = model.warm_start(problems, tokenizer, 0, sizes.warm_steps, lambda step, loss: None)
+    rows = [
+        {
+            "data_source": task.DATA_SOURCE,
+            "messages": [
+                {"role": "user", "content": row.question},
+                {"role": "assistant", "content": row.solution()},
+            ],
+            "extra_info": {"index": index, "question": row.question},
+        }
+        for index, row in enumerate(problems)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    model.save(warmed, tokenizer, folder / "model")
+
+
+def train(folder: Path, run: Path, arm: str, seed: int, sizes: Sizes) -> Path:
+    """Run verl's supervised trainer; returns the folder of the trained model."""
+    steps = sizes.rows // sizes.batch * sizes.epochs
+    trained = run / "checkpoints" / f"global_step_{steps}" / "huggingface"
+    if trained.is_dir():
+        return trained
+    run.mkdir(parents=True, exist_ok=True)
+    arguments = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+        "-m", "verl.trainer.sft_trainer", "+paft=sft", f"paft.pool={POOL}", f"paft.seed={seed}", *ARMS[arm],
+        f"data.train_files={folder / 'train.parquet'}", "data.val_files=null", f"data.train_batch_size={sizes.batch}",
+        f"data.micro_batch_size_per_gpu={sizes.batch // 2}", "data.max_length=512", "data.num_workers=0",
+        f"model.path={folder / 'model'}", "model.use_remove_padding=false",
+        "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2", "engine.use_torch_compile=false",
+        "engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}", "optim.lr=1e-3",
+        f"trainer.default_local_dir={run / 'checkpoints'}", f"trainer.total_epochs={sizes.epochs}",
+        "trainer.logger=[console,file]", "trainer.save_freq=-1", "trainer.device=cpu", "trainer.n_gpus_per_node=2",
+        "checkpoint.save_contents=[hf_model]", "trainer.resume_mode=disable", f"hydra.run.dir={run / 'hydra'}",
+    ]  # fmt: skip
+    settings = {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(run / "metrics.jsonl"), "OMP_NUM_THREADS": "1"}
+    with (run / "log.txt").open("w") as log:
+        code = subprocess.run(arguments, env={**os.environ, **settings}, stdout=log, stderr=log).returncode
+    if code or not trained.is_dir():
+        raise RuntimeError(f"verl stopped with exit code {code}; the log is {run / 'log.txt'}")
+    return trained
+
+
+def judge(run: Path, trained: Path, pool: Pool, sizes: Sizes) -> None:
+    """Write the answers to every test problem under every held-out template."""
+    dump = run / "validation" / "1.jsonl"
+    if dump.is_file():
+        return
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    weights = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
+    lines = []
+    for template in pool.of_split("held_out"):
+        problems = task.problems(sizes.items, 0, "test")
+        prompts = [render(template, {"question": problem.question}) for problem in problems]
+        for item, reply in enumerate(answer(weights, tokenizer, prompts)):
+            lines.append(line(template, item, str(problems[item].answer), reply))
+    dump.parent.mkdir(exist_ok=True)
+    dump.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+
+
+@torch.no_grad()
+def answer(weights: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[dict]]) -> Iterable[str]:
+    """Greedy replies."""
+    tokenizer.padding_side = "left"
+    texts = [tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
+    batch = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+    output = weights.generate(**batch, max_new_tokens=LONGEST_REPLY, do_sample=False)  # type: ignore[operator]
+    return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def line(template: Template, item: int, gold: str, reply: str) -> dict:
+    """One line as verl's validation dumps have it."""
+    labels = {
+        "contract": template.contract, "template_id": template.id, "tier": template.tier,
+        "item_id": f"{task.DATA_SOURCE}/{item}",
+    }  # fmt: skip
+    scored = score(task.DATA_SOURCE, reply, gold, labels)
+    return {"input": "", "output": reply, "gts": gold, "step": 1, "uid": f"{template.id}-{item}_0_0", **scored}
+
+
+def summary(runs: dict[str, list[Path]]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Tier -> arm -> mean, std and min over templates, each [mean over seeds, lower end, upper end of the interval]."""
+    of_tier: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for arm, folders in runs.items():
+        seeds = [accuracies(folder) for folder in folders]
+        for tier in ["all", *dict.fromkeys(tier for tier, _ in seeds[0])]:
+            chosen = [np.array([value for (t, _), value in seed.items() if tier in ("all", t)]) for seed in seeds]
+            of_tier.setdefault(tier, {})[arm] = {
+                "mean": over_seeds([float(values.mean()) for values in chosen]),
+                "std": over_seeds([float(values.std(ddof=1)) for values in chosen]),
+                "min": over_seeds([float(values.min()) for values in chosen]),
+            }
+    return of_tier
+
+
+def accuracies(run: Path) -> dict[tuple[str, str], float]:
+    """(tier, template) -> accuracy."""
+    cells: dict[tuple[str, str], list[float]] = {}
+    for entry in map(json.loads, (run / "validation" / "1.jsonl").read_text().splitlines()):
+        cells.setdefault((entry["tier"], entry["template_id"]), []).append(entry["acc"])
+    return {key: float(np.mean(values)) for key, values in cells.items()}
+
+
+def over_seeds(values: list[float]) -> list[float]:
+    """Mean over seeds with both ends of its t interval."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return [mean, mean, mean]
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * float(stats.sem(values))
+    return [round(number, 4) for number in (mean, mean - half, mean + half)]
+
+
+def show(of_tier: dict, console: Console) -> None:
+    table = Table(
+        "tier", "arm", "mean", "std", "min", caption=f"percent; below each value its {LEVEL:.0%} interval over seeds"
+    )
+    for tier, arms in of_tier.items():
+        for arm, figures in arms.items():
+            cells = [f"{100 * mean:.1f}\n{100 * low:.1f} to {100 * high:.1f}" for mean, low, high in figures.values()]
+            table.add_row(tier, arm, *cells)
+    console.print(table)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-study"),
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 5,
+    rows: Annotated[int, typer.Option(help="Training rows.")] = 2048,
+    items: Annotated[int, typer.Option(help="Test problems under each template.")] = 64,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 4,
+    batch: Annotated[int, typer.Option(help="Rows in a step.")] = 32,
+    warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 450,
+) -> None:
+    """Train and judge every arm with every seed, and print the table."""
+    console = Console()
+    folder, sizes, pool = out.resolve(), Sizes(seeds, rows, items, epochs, batch, warm_steps), load(POOL)
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare(folder, sizes, pool, console)
+    runs = {arm: [folder / f"{arm}-{seed}" for seed in range(seeds)] for arm in ARMS}
+    pairs = [(arm, seed) for seed in range(seeds) for arm in ARMS]
+    for arm, seed in track(pairs, description="runs", console=console):
+        run = runs[arm][seed]
+        judge(run, train(folder, run, arm, seed, sizes), pool, sizes)
+    of_tier = summary(runs)
+    (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
+    show(of_tier, console)
+
+
+if __name__ == "__main__":
+    typer.run(main)
