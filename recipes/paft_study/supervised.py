@@ -107,7 +107,7 @@ def train(folder: Path, run: Path, arm: str, seed: int, sizes: Sizes) -> Path:
         f"data.micro_batch_size_per_gpu={sizes.batch // 2}", "data.max_length=512", "data.num_workers=0",
         f"model.path={folder / 'model'}", "model.use_remove_padding=false",
         "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2", "engine.use_torch_compile=false",
-        "engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}", "optim.lr=1e-3",
+        "+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}", "optim.lr=1e-3",
         f"trainer.default_local_dir={run / 'checkpoints'}", f"trainer.total_epochs={sizes.epochs}",
         "trainer.logger=[console,file]", "trainer.save_freq=-1", "trainer.device=cpu", "trainer.n_gpus_per_node=2",
         "checkpoint.save_contents=[hf_model]", "trainer.resume_mode=disable", f"hydra.run.dir={run / 'hydra'}",

@@ -118,7 +118,7 @@ def test_the_report_is_made_from_the_validation(trained, tmp_path):
     assert result.exit_code == 0, result.output
     rows = rows_of(trained / "validation" / "2.jsonl")
     [run] = json.loads(result.stdout)["runs"]
-    assert run["robustness"]["mean"]["value"] == pytest.approx(sum(row["acc"] for row in rows) / len(rows))
+    assert run["overall"]["mean"]["value"] == pytest.approx(sum(row["acc"] for row in rows) / len(rows))
     assert (tmp_path / "report.html").is_file()
 
 

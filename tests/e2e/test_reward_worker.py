@@ -69,7 +69,8 @@ def test_samples_that_are_scored_again_get_the_same_noise(cluster, workspace, ve
         "+redit=gaussian", "redit.std=0.1", f"actor_rollout_ref.model.path={workspace / 'model'}",
         f"reward.custom_reward_function.path={scorer}",
     )  # fmt: skip
-    worker = ray.remote(RewardLoopWorker).options(max_restarts=1, max_task_retries=1).remote(config)
+    kept = ray.put(config)  # Ray may free an argument that only a restarted actor needs again
+    worker = ray.remote(RewardLoopWorker).options(max_restarts=1, max_task_retries=1).remote(kept)
     results = ray.get([worker.compute_score.remote(rollout(index)) for index in range(4)])
     assert died.exists()
     noise = [result["reward_extra_info"]["redit_noise"] for result in results]
