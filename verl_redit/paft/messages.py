@@ -14,10 +14,13 @@
 
 """A row's chat messages with a template's turns in place of its first ones."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_redit.paft.pool import MEDIA_MARKERS, RenderError, Template, render
+
+_MARKER = re.compile("|".join(MEDIA_MARKERS))
 
 
 def rendered(messages: Sequence[Mapping[str, Any]], template: Template, values: Mapping[str, Any]) -> list[dict]:
@@ -42,13 +45,12 @@ def rendered(messages: Sequence[Mapping[str, Any]], template: Template, values: 
         raise RenderError(
             f"the content of the row's {wrong['role']} turn is {type(wrong['content']).__name__}, not text"
         )
-    for marker in MEDIA_MARKERS:
-        own, now = turns[first]["content"].count(marker), user["content"].count(marker)
-        if own != now:
-            raise RenderError(
-                f"{marker} stands {own} times in the row's own prompt and {now} times in the rendered one; the raw "
-                "question must hold the markers"
-            )
+    own, now = (sorted(_MARKER.findall(turn["content"])) for turn in (turns[first], user))
+    if own != now:
+        raise RenderError(
+            f"the row's own prompt has the markers [{' '.join(own)}], the rendered one [{' '.join(now)}]; the raw "
+            "question must hold them"
+        )
     turns[first] |= user
     if system:
         own_system = [turn for turn in turns[:first] if turn["role"] == "system"]
