@@ -14,7 +14,8 @@
 
 """Start-up and step times of the real trainer, with the suite and without, alternating in one run.
 
-    python recipes/benchmarks/trainer.py --out DIR
+    python recipes/benchmarks/trainer.py --out DIR                  dithering against stock
+    python recipes/benchmarks/trainer.py --out DIR --plugin paft    a prompt pool against prompts rendered beforehand
 
 Each arm is the demo's command with one or two ranks. Reported: seconds from the command to the end of the first step,
 `timing_s/step` of the later steps, and the ratio of the medians (each over stock) with a bootstrap interval.
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from scipy.stats import bootstrap
@@ -34,13 +37,32 @@ from scipy.stats import bootstrap
 from verl_redit.demo import run
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
+from verl_redit.paft.pool import load, render
 
-STOCK = Arm("stock GRPO")
-ARMS = [
-    STOCK,
-    Arm("reward manager", ["+redit=gaussian"]),
-    Arm("closed loop", ["+redit=gaussian", "trainer.v1.trainer_mode=redit_sync"]),
-]
+STOCK = "stock GRPO"
+ROOM = ["data.max_prompt_length=192", "actor_rollout_ref.rollout.max_model_len=256"]  # for a template's text
+
+
+def arms(plugin: str, out: Path) -> list[tuple[Arm, list[str]]]:
+    """The arms to compare, stock first, each with overrides of the demo's own settings."""
+    closed = "trainer.v1.trainer_mode=redit_sync"
+    if plugin == "redit":
+        return [
+            (Arm(STOCK), []),
+            (Arm("reward manager", ["+redit=gaussian"]), []),
+            (Arm("closed loop", ["+redit=gaussian", closed]), []),
+        ]
+    template = load("gsm8k").of_split("train")[0]
+    rows = pq.read_table(out / "train.parquet").to_pylist()
+    for row in rows:
+        row["prompt"] = render(template, {"question": row["extra_info"]["question"]})
+    pq.write_table(pa.Table.from_pylist(rows), out / "rendered.parquet")
+    pool = ["+paft=fixed", "paft.pool=gsm8k", "paft.validation=stock"]
+    return [
+        (Arm(STOCK), [*ROOM, f"data.train_files={out / 'rendered.parquet'}"]),
+        (Arm("prompt pool", pool), ROOM),
+        (Arm("prompt pool in the closed loop", [*pool, closed]), ROOM),
+    ]
 
 
 def ratio_of_medians(dithered: np.ndarray, stock: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -52,19 +74,22 @@ def main(
     rounds: Annotated[int, typer.Option(help="Runs of each arm.")] = 2,
     steps: Annotated[int, typer.Option(help="Steps of each run.")] = 15,
     ranks: Annotated[int, typer.Option(help="FSDP ranks.")] = 1,
+    plugin: Annotated[str, typer.Option(help="What is compared with stock: redit or paft.")] = "redit",
 ) -> None:
     """Measure start-up and steps of each arm."""
     console = Console()
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=ranks, seed=0, warm_steps=100, problems=512)
     run.prepare(out.resolve(), sizes, console)
-    starts: dict[str, list[float]] = {arm.title: [] for arm in ARMS}
-    seconds: dict[str, list[float]] = {arm.title: [] for arm in ARMS}
+    compared_arms = arms(plugin, out.resolve())
+    starts: dict[str, list[float]] = {arm.title: [] for arm, _ in compared_arms}
+    seconds: dict[str, list[float]] = {arm.title: [] for arm, _ in compared_arms}
     for number in range(rounds):
-        for arm in ARMS if number % 2 == 0 else ARMS[::-1]:
+        for arm, overrides in compared_arms if number % 2 == 0 else compared_arms[::-1]:
             folder = out.resolve() / f"{time.time_ns()}-{number}-{arm.folder}"
-            arguments = [*run.command(out.resolve(), folder, sizes, arm), "trainer.val_before_train=false"]
+            quiet = ["trainer.val_before_train=false", "trainer.test_freq=-1"]
+            arguments = [*run.command(out.resolve(), folder, sizes, arm), *overrides, *quiet]
             began = time.time()
-            run.train([*arguments, "trainer.test_freq=-1"], folder, arm.title, sizes, console)
+            run.train(arguments, folder, arm.title, sizes, console)
             starts[arm.title].append(round((folder / "rollouts" / "1.jsonl").stat().st_mtime - began, 1))
             entries = training_steps(folder / "metrics.jsonl")[1:]
             seconds[arm.title] += [entry["data"]["timing_s/step"] for entry in entries]
@@ -75,9 +100,9 @@ def main(
                 "seconds to the end of the first step": starts,
                 "median step": {title: round(statistics.median(values), 2) for title, values in seconds.items()},
                 "ratio to stock, 95% interval": {
-                    title: compared(np.array(values), np.array(seconds[STOCK.title]))
+                    title: compared(np.array(values), np.array(seconds[STOCK]))
                     for title, values in seconds.items()
-                    if title != STOCK.title
+                    if title != STOCK
                 },
             }
         )

@@ -29,6 +29,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import numpy as np
@@ -121,20 +122,26 @@ def train(folder: Path, run: Path, arm: str, seed: int, sizes: Sizes) -> Path:
 
 
 def judge(run: Path, trained: Path, pool: Pool, sizes: Sizes) -> None:
-    """Write the answers to every test problem under every held-out template."""
-    dump = run / "validation" / "1.jsonl"
-    if dump.is_file():
-        return
+    """Write the answers to every test problem under every held-out template, and under the one that `fixed` trains."""
+    for folder, templates in [("validation", pool.of_split("held_out")), ("seen", pool.of_split("train")[:1])]:
+        dump = run / folder / "1.jsonl"
+        if not dump.is_file():
+            lines = answers(trained, templates, sizes.items)
+            dump.parent.mkdir(exist_ok=True)
+            dump.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+
+
+def answers(trained: Path, templates: list[Template], items: int) -> list[dict]:
+    """Lines of a dump: greedy answers to test problems under each template."""
     tokenizer = AutoTokenizer.from_pretrained(trained)
     weights = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
     lines = []
-    for template in pool.of_split("held_out"):
-        problems = task.problems(sizes.items, 0, "test")
+    for template in templates:
+        problems = task.problems(items, 0, "test")
         prompts = [render(template, {"question": problem.question}) for problem in problems]
         for item, reply in enumerate(answer(weights, tokenizer, prompts)):
             lines.append(line(template, item, str(problems[item].answer), reply))
-    dump.parent.mkdir(exist_ok=True)
-    dump.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    return lines
 
 
 @torch.no_grad()
@@ -158,10 +165,15 @@ def line(template: Template, item: int, gold: str, reply: str) -> dict:
 
 
 def summary(runs: dict[str, list[Path]]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Tier -> arm -> mean, std and min over templates, each [mean over seeds, lower end, upper end of the interval]."""
+    """Tier -> arm -> mean, std and min over templates, each [mean over seeds, lower end, upper end of its interval].
+
+    Under "(trained template)" stands the mean under the one that all arms were trained on.
+    """
     of_tier: dict[str, dict[str, dict[str, list[float]]]] = {}
     for arm, folders in runs.items():
-        seeds = [accuracies(folder) for folder in folders]
+        seen = [fmean(accuracies(folder / "seen").values()) for folder in folders]
+        of_tier.setdefault("(trained template)", {})[arm] = {"mean": over_seeds(seen)}
+        seeds = [accuracies(folder / "validation") for folder in folders]
         for tier in ["all", *dict.fromkeys(tier for tier, _ in seeds[0])]:
             chosen = [np.array([value for (t, _), value in seed.items() if tier in ("all", t)]) for seed in seeds]
             of_tier.setdefault(tier, {})[arm] = {
@@ -172,10 +184,10 @@ def summary(runs: dict[str, list[Path]]) -> dict[str, dict[str, dict[str, list[f
     return of_tier
 
 
-def accuracies(run: Path) -> dict[tuple[str, str], float]:
+def accuracies(dumps: Path) -> dict[tuple[str, str], float]:
     """(tier, template) -> accuracy."""
     cells: dict[tuple[str, str], list[float]] = {}
-    for entry in map(json.loads, (run / "validation" / "1.jsonl").read_text().splitlines()):
+    for entry in map(json.loads, (dumps / "1.jsonl").read_text().splitlines()):
         cells.setdefault((entry["tier"], entry["template_id"]), []).append(entry["acc"])
     return {key: float(np.mean(values)) for key, values in cells.items()}
 
