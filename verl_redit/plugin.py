@@ -40,7 +40,7 @@ ADAPTERS = [
     ("verl.experimental.reward_loop.reward_manager", "verl_redit.redit.reward_manager:register"),
     ("verl.trainer.ppo.v1.replay_buffer", "verl_redit.redit.failure:stop_training"),
     ("verl.trainer.ppo.v1", "verl_redit.trainer:register"),
-    ("verl.trainer.ppo.v1.trainer_base", "verl_redit.paft.validation:split_by_template"),
+    ("verl.trainer.ppo.v1.trainer_base", "verl_redit.paft.reporting:show_templates"),
     ("verl.trainer.ppo.utils", "verl_redit.backports.dataset_sampler:extend_rl_loaders"),
     ("verl.utils.dataset.rl_dataset", "verl_redit.backports.dataset_sampler:extend_dataset_class"),
     ("verl.trainer.sft_trainer", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),

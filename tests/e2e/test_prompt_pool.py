@@ -59,12 +59,12 @@ def shown(template: Template, prompt: str) -> bool:
 
 
 def templates_of(dump) -> dict[str, set[str]]:
-    """Group -> the train templates that its prompts are of."""
+    """Group -> the templates that its prompts are of, each of which is a train one and the text that was shown."""
     found = defaultdict(set)
     for row in rows_of(dump):
-        fitting = [template.id for template in POOL.of_split("train") if shown(template, row["input"])]
-        # the plainest frames fit into others; the longest one is the one that was shown
-        found[row["uid"].split("_")[0]].add(max(fitting, key=lambda id: len(_by_id(id).user)))
+        template = _by_id(row["template_id"])
+        assert template.split == "train" and shown(template, row["input"])
+        found[row["uid"].split("_")[0]].add(template.id)
     return found
 
 

@@ -14,6 +14,9 @@
 
 """verl's validation metrics, for each template as well."""
 
+from concurrent.futures import Future
+from types import SimpleNamespace
+
 import pytest
 from verl.trainer.ppo.v1 import get_trainer_cls, trainer_base
 
@@ -54,3 +57,17 @@ def test_verls_trainer_names_them_under_the_data_source():
     got = trainer._val_metrics_update(["s"] * 4, [r[1] for r in ROWS], infos, [])
     assert got["val-core/s/a/acc/mean@1"] == 0.5
     assert got["val-aux/s/b/parsed/mean@1"] == 0.5
+
+
+@pytest.mark.parametrize(("paft", "infos"), [(False, {"uid": ["u"]}), (True, {"uid": ["u"], "template_id": ["a"]})])
+def test_other_dumps_are_left_alone(monkeypatch, paft, infos):
+    """Without a pool, and in validation, verl's store is not asked."""
+    trainer = object.__new__(get_trainer_cls("sync"))
+    trainer.config = {"paft": {}} if paft else {}
+    trainer.global_steps, trainer._dump_futures = 1, []
+    written = []
+    trainer._dump_executor = SimpleNamespace(submit=lambda write, *row: written.append(row) or Future())
+    trainer._dump_generations(
+        inputs=["i"], outputs=["o"], gts=["g"], scores=[1.0], reward_extra_infos_dict=infos, dump_path="d"
+    )
+    assert written[0][4] == infos

@@ -12,23 +12,34 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Validation metrics for each template, through verl's own function, beside those for each data source."""
+"""Templates in verl's own validation metrics and in its dumps of training rollouts."""
 
 from types import ModuleType
 
+import transfer_queue as tq
 import wrapt
 
 # what is worth a curve for each template
 MEASURES = ("acc", "parsed")
 
 
-def split_by_template(trainer: ModuleType) -> None:
-    """Extend a trainer's module, which has taken verl's ``process_validation_metrics`` by name."""
+def show_templates(trainer: ModuleType) -> None:
+    """Extend the module of verl's V1 trainer, which has taken ``process_validation_metrics`` by name."""
     wrapt.wrap_function_wrapper(trainer, "process_validation_metrics", _process)
+    wrapt.wrap_function_wrapper(trainer, "PPOTrainer._dump_generations", _dump)
 
 
 def _process(wrapped, instance, args, kwargs):
     return with_templates(wrapped, *args, **kwargs)
+
+
+def _dump(wrapped, instance, args, kwargs):
+    # what the scorer returned is in the dumps of validation alone
+    infos = kwargs["reward_extra_infos_dict"]
+    if "paft" in instance.config and "template_id" not in infos:
+        rows = tq.kv_batch_get(keys=infos["uid"], partition_id="train", select_fields=["extra_info"])["extra_info"]
+        infos = {**infos, "template_id": [row["template_id"] for row in rows.tolist()]}
+    return wrapped(*args, **{**kwargs, "reward_extra_infos_dict": infos})
 
 
 def with_templates(process, data_sources, sample_uids, infos_dict, seed=42, expected_acc_counts=None):
