@@ -29,18 +29,15 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from scipy import stats
+from seeds import show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from verl_redit.demo import model, task
@@ -55,7 +52,6 @@ ARMS = {
 POOL = "gsm8k"
 VOCABULARY = 1024
 LONGEST_REPLY = 24
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -164,54 +160,6 @@ def line(template: Template, item: int, gold: str, reply: str) -> dict:
     return {"input": "", "output": reply, "gts": gold, "step": 1, "uid": f"{template.id}-{item}_0_0", **scored}
 
 
-def summary(runs: dict[str, list[Path]]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Tier -> arm -> mean, std and min over templates, each [mean over seeds, lower end, upper end of its interval].
-
-    Under "(trained template)" stands the mean under the one that all arms were trained on.
-    """
-    of_tier: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for arm, folders in runs.items():
-        seen = [fmean(accuracies(folder / "seen").values()) for folder in folders]
-        of_tier.setdefault("(trained template)", {})[arm] = {"mean": over_seeds(seen)}
-        seeds = [accuracies(folder / "validation") for folder in folders]
-        for tier in ["all", *dict.fromkeys(tier for tier, _ in seeds[0])]:
-            chosen = [np.array([value for (t, _), value in seed.items() if tier in ("all", t)]) for seed in seeds]
-            of_tier.setdefault(tier, {})[arm] = {
-                "mean": over_seeds([float(values.mean()) for values in chosen]),
-                "std": over_seeds([float(values.std(ddof=1)) for values in chosen]),
-                "min": over_seeds([float(values.min()) for values in chosen]),
-            }
-    return of_tier
-
-
-def accuracies(dumps: Path) -> dict[tuple[str, str], float]:
-    """(tier, template) -> accuracy."""
-    cells: dict[tuple[str, str], list[float]] = {}
-    for entry in map(json.loads, (dumps / "1.jsonl").read_text().splitlines()):
-        cells.setdefault((entry["tier"], entry["template_id"]), []).append(entry["acc"])
-    return {key: float(np.mean(values)) for key, values in cells.items()}
-
-
-def over_seeds(values: list[float]) -> list[float]:
-    """Mean over seeds with both ends of its t interval."""
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return [mean, mean, mean]
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * float(stats.sem(values))
-    return [round(number, 4) for number in (mean, mean - half, mean + half)]
-
-
-def show(of_tier: dict, console: Console) -> None:
-    table = Table(
-        "tier", "arm", "mean", "std", "min", caption=f"percent; below each value its {LEVEL:.0%} interval over seeds"
-    )
-    for tier, arms in of_tier.items():
-        for arm, figures in arms.items():
-            cells = [f"{100 * mean:.1f}\n{100 * low:.1f} to {100 * high:.1f}" for mean, low, high in figures.values()]
-            table.add_row(tier, arm, *cells)
-    console.print(table)
-
-
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-study"),
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 5,
@@ -231,7 +179,11 @@ def main(
     for arm, seed in track(pairs, description="runs", console=console):
         run = runs[arm][seed]
         judge(run, train(folder, run, arm, seed, sizes), pool, sizes)
-    of_tier = summary(runs)
+    seen, unseen = (
+        summary({arm: [run / dumps / "1.jsonl" for run in folders] for arm, folders in runs.items()})
+        for dumps in ("seen", "validation")
+    )
+    of_tier = {"trained template": seen["all"], **unseen}
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
     show(of_tier, console)
 

@@ -75,10 +75,15 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausal
         return Qwen2ForCausalLM(config)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, problem: Problem, response: str) -> tuple[list[int], list[int]]:
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": problem.question}], add_generation_prompt=True, tokenize=False
-    )
+def bare(problem: Problem, draw: random.Random | None = None) -> list[dict[str, str]]:
+    """The question and nothing else, as chat messages."""
+    return [{"role": "user", "content": problem.question}]
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str
+) -> tuple[list[int], list[int]]:
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(prompt), tokenizer.encode(response) + [tokenizer.eos_token_id]
 
 
@@ -99,6 +104,7 @@ def warm_start(
     seed: int,
     steps: int,
     progress: Callable[[int, float], None],
+    ask: Callable[[Problem, random.Random], list[dict[str, str]]] = bare,
 ) -> Qwen2ForCausalLM:
     """Train on demonstrations of mixed quality with AdamW, linear warm-up and cosine decay.
 
@@ -107,6 +113,7 @@ def warm_start(
         seed: of the weights, the demonstrations and their order.
         steps: batches of 64.
         progress: called with the step and the loss after each step.
+        ask: how a problem is put, as chat messages.
     """
     draw = random.Random(f"{seed}/warm start")
     model = build_model(tokenizer, seed)
@@ -114,7 +121,8 @@ def warm_start(
     for step in range(1, steps + 1):
         chosen = [draw.choice(problems) for _ in range(BATCH)]
         ids, labels = _batch(
-            [_encode(tokenizer, problem, demonstration(problem, draw)) for problem in chosen], tokenizer.pad_token_id
+            [_encode(tokenizer, ask(problem, draw), demonstration(problem, draw)) for problem in chosen],
+            tokenizer.pad_token_id,
         )
         rate = min(step / 30, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
@@ -136,7 +144,8 @@ def sampled_accuracy(
     from verl.utils.reward_score.gsm8k import compute_score
 
     tokenizer.padding_side = "left"
-    batch = tokenizer.pad({"input_ids": [_encode(tokenizer, row, "")[0] for row in problems]}, return_tensors="pt")
+    prompts = [_encode(tokenizer, bare(row), "")[0] for row in problems]
+    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         output = model.generate(  # type: ignore[misc]

@@ -1,0 +1,106 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The paper's claim at small scale, by reinforcement learning: fixed, static and cycle, on unseen templates.
+
+    VERL_PLATFORM=cpu python recipes/paft_study/rl.py --out DIR
+
+Each run is `python -m verl.trainer.main_ppo` (GRPO with LoRA, FSDP2, vLLM) on the demo's word problems, from one tiny
+model that was warmed up on demonstrations of mixed quality under random train templates: it can read all of them a
+little, as a large model can. It is judged by verl's own validation after the last step: greedy answers under every
+held-out template. Arms share the seeds of the rows' order. A run that is finished is not run again.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from seeds import show, summary
+
+from verl_redit.demo import model, run, task
+from verl_redit.demo.run import Arm, Sizes
+from verl_redit.paft.pool import load, render
+
+ARMS = ["fixed", "static", "cycle"]
+POOL = "gsm8k"
+VOCABULARY = 1024
+LONGEST_PROMPT = 320
+
+
+def prepare(folder: Path, sizes: Sizes, console: Console) -> None:
+    """Write the warmed-up model and the rows."""
+    if (folder / "model" / "config.json").is_file():
+        return
+    problems, templates = task.problems(sizes.problems, 0, "train"), load(POOL).of_split("train")
+
+    def ask(problem: task.Problem, draw: random.Random) -> list[dict[str, str]]:
+        return render(draw.choice(templates), {"question": problem.question})
+
+    texts = [turn["content"] for template in templates for turn in render(template, {"question": ""})]
+    tokenizer = model.build_tokenizer([*texts, *(f"{row.question}\n{row.solution()}" for row in problems)], VOCABULARY)
+    with console.status("warm start"):
+        warmed = model.warm_start(problems, tokenizer, 0, sizes.warm_steps, lambda step, loss: None, ask)
+    task.write_rows(problems, "train", folder / "train.parquet")
+    task.write_rows(task.problems(run.TEST_PROBLEMS, 0, "test"), "test", folder / "test.parquet")
+    model.save(warmed, tokenizer, folder / "model")
+
+
+def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: Console) -> Path:
+    """Run GRPO; returns the dump of the last validation."""
+    trained = folder / f"{arm}-{seed}"
+    dump = trained / "validation" / f"{sizes.steps}.jsonl"
+    if not dump.is_file():
+        pool = [f"+paft={arm}", f"paft.pool={POOL}", f"paft.seed={seed}", f"paft.grid.items={items}"]
+        greedy = [f"actor_rollout_ref.rollout.val_kwargs.{setting}" for setting in ("do_sample=false", "n=1")]
+        arguments = [
+            *run.command(folder, trained, sizes, Arm(f"{arm}, seed {seed}", pool)), *greedy,
+            f"data.max_prompt_length={LONGEST_PROMPT}",
+            f"actor_rollout_ref.rollout.max_model_len={LONGEST_PROMPT + 2 * run.LONGEST_RESPONSE}",
+            "actor_rollout_ref.rollout.val_kwargs.temperature=0",
+            # the model before training is the same for all; one arm of one seed is asked
+            f"trainer.val_before_train={str((arm, seed) == (ARMS[0], 0)).lower()}",
+            f"trainer.test_freq={sizes.steps}",
+        ]  # fmt: skip
+        run.train(arguments, trained, f"{arm}, seed {seed}", sizes, console)
+    return dump
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-rl-study"),
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 3,
+    steps: Annotated[int, typer.Option(help="GRPO steps of each run.")] = 40,
+    items: Annotated[int, typer.Option(help="Test problems under each template.")] = 32,
+    warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 450,
+) -> None:
+    """Train and judge every arm with every seed, and print the table."""
+    console = Console()
+    folder = out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=0, warm_steps=warm_steps, problems=2048)
+    prepare(folder, sizes, console)
+    dumps: dict[str, list[Path]] = {arm: [] for arm in ARMS}
+    for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
+        dumps[arm].append(train(folder, arm, seed, sizes, items, console))
+    before = folder / f"{ARMS[0]}-0" / "validation" / "0.jsonl"
+    of_tier = summary({"before": [before] * seeds, **dumps})
+    (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
+    show(of_tier, console)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,90 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Runs of several seeds as one table: means over seeds with intervals, by tier, and each arm against the first one."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+LEVEL = 0.95
+Figures = dict[str, list[float]]  # name -> [mean over seeds, lower end, upper end of its interval]
+
+
+def summary(dumps: dict[str, list[Path]]) -> dict[str, dict[str, Figures]]:
+    """Tier -> arm -> mean, std and min of the accuracy over templates, and the mean's paired difference from the first
+    arm's.
+
+    Args:
+        dumps: arm -> a dump of validation for each seed; arms have the same seeds.
+    """
+    seeds = {arm: [accuracies(file) for file in files] for arm, files in dumps.items()}
+    tiers = ["all", *dict.fromkeys(tier for tier, _ in next(iter(seeds.values()))[0])]
+    return {
+        tier: _of_tier({arm: [_chosen(seed, tier) for seed in runs] for arm, runs in seeds.items()}) for tier in tiers
+    }
+
+
+def accuracies(dump: Path) -> dict[tuple[str, str], float]:
+    """(tier, template) -> accuracy."""
+    cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for entry in map(json.loads, dump.read_text().splitlines()):
+        cells[entry["tier"], entry["template_id"]].append(entry["acc"])
+    return {key: float(np.mean(values)) for key, values in cells.items()}
+
+
+def _chosen(seed: dict[tuple[str, str], float], tier: str) -> np.ndarray:
+    return np.array([accuracy for (own, _), accuracy in seed.items() if tier in ("all", own)])
+
+
+def _of_tier(arms: dict[str, list[np.ndarray]]) -> dict[str, Figures]:
+    first = np.array([values.mean() for values in next(iter(arms.values()))])
+    figures = {}
+    for arm, seeds in arms.items():
+        mean = np.array([values.mean() for values in seeds])
+        figures[arm] = {"mean": over_seeds(mean), "over the first": over_seeds(mean - first)}
+        if len(seeds[0]) > 1:
+            figures[arm]["std"] = over_seeds(np.array([values.std(ddof=1) for values in seeds]))
+            figures[arm]["min"] = over_seeds(np.array([values.min() for values in seeds]))
+    return figures
+
+
+def over_seeds(values: np.ndarray) -> list[float]:
+    """Mean over seeds with both ends of its t interval; one seed has none."""
+    mean, half = float(values.mean()), 0.0
+    if len(values) > 1:
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+    return [round(number, 4) for number in (mean, mean - half, mean + half)]
+
+
+def show(of_tier: dict[str, dict[str, Figures]], console: Console) -> None:
+    """Print the table, in percent."""
+    names = ["mean", "over the first", "std", "min"]
+    table = Table("tier", "arm", *names, caption=f"percent; below each value its {LEVEL:.0%} interval over seeds")
+    for tier, arms in of_tier.items():
+        for arm, figures in arms.items():
+            table.add_row(tier, arm, *(_cell(figures.get(name)) for name in names))
+    console.print(table)
+
+
+def _cell(figure: list[float] | None) -> str:
+    if figure is None:
+        return ""
+    mean, low, high = (100 * number for number in figure)
+    return f"{mean:.1f}\n{low:.1f} to {high:.1f}"
