@@ -70,6 +70,14 @@ def test_a_dataset_that_asks_is_told_whether_it_trains(data, trainer, is_train):
     assert type(trainer.create_rl_dataset("f", data("Own"), None, None, is_train=is_train)) is Own
 
 
+def test_trainers_that_do_not_tell_validate_on_the_validation_files(data):
+    """The fully-async and the one-step-off trainer."""
+    config = data("Told")
+    config.train_files, config.val_files = "t", "v"
+    assert utils.create_rl_dataset("t", config, None, None).is_train is True
+    assert utils.create_rl_dataset("v", config, None, None).is_train is False
+
+
 @pytest.mark.parametrize("trainer", [utils, trainer_base, ray_trainer])
 def test_a_dataset_with_a_sampler_is_asked_for_it(data, trainer):
     config = data("Told")

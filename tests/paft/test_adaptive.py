@@ -52,6 +52,11 @@ def test_the_cap_gives_to_those_below_it_in_proportion():
     assert share == pytest.approx([0.5 / 3, 1 / 3, 0.5])
 
 
+def test_losses_that_leave_nothing_to_the_others_are_capped_too():
+    share = weights_of(np.array([0.0, -1.0, -1.0]), ALL, Adaptive(rate=800, floor=0, cap=1.5))
+    assert share == pytest.approx([0.5, 0.25, 0.25])
+
+
 @given(
     arrays(float, 6, elements=st.floats(-1, 1)), arrays(bool, 6).filter(np.any), st.floats(0.1, 50), st.floats(0, 1),
     st.floats(1, 10),
@@ -79,6 +84,13 @@ def test_a_template_that_fails_more_than_its_items_usually_do_is_drawn_more_ofte
     assert chosen.share[0] == pytest.approx(chosen.share[1], abs=0.02)
 
 
+def test_weights_follow_within_the_first_epoch_when_no_item_has_come_twice():
+    chosen = adaptive(count=5)
+    for step in range(20):
+        chosen.observe([Group(f"t{n}", f"i{step}-{n}", float(n > 0), 1.0) for n in range(5)])
+    assert chosen.share[0] > 1.5 / 5 > 1 / 5 > chosen.share[1]
+
+
 def test_draws_follow_the_weights():
     chosen = adaptive(count=3, rows=4000)
     chosen.share = np.array([0.5, 0.25, 0.25])
@@ -91,7 +103,7 @@ def test_cvar_looks_at_the_worst_groups_alone():
     chosen.observe([Group("t2", item, 0.5, 1.0) for item in "abcd"])
     chosen.observe([Group("t0", item, accuracy, 1.0) for item, accuracy in zip("abcd", [0, 1, 0, 1], strict=True)])
     chosen.observe([Group("t1", item, 0.5, 1.0) for item in "abcd"])
-    assert chosen.losses[0] == pytest.approx(0) and chosen.share[0] > chosen.share[1]
+    assert abs(chosen.losses[0] - chosen.losses[1]) < 0.05 and chosen.share[0] > 1.2 * chosen.share[1]
 
 
 def test_signal_is_largest_where_rewards_differ_most():

@@ -44,6 +44,7 @@ def test_a_good_pool_has_none(pool_file):
         ("{{ question }} {{ answer }} ####", "field"),
         (r"{{ question }} \n ####", "literal newline"),
         (r"{{ question }}\nAnswer after ####", "literal newline"),
+        (r"{{ question }}\ni want ####", "literal newline"),
         ("{{ question }} {question} ####", "leftover"),
         ("{{ question }} {} ####", "leftover"),
         ("{{ question }} { ####", "leftover"),
@@ -67,7 +68,8 @@ def test_each_defect_of_a_text_is_found(user, rule):
 
 
 @pytest.mark.parametrize(
-    "user", [r"{{ question }} not \neq, \nu, \nabla; ####", r"\text{so} \boxed{\frac{3}{4}} x^{2} {{ question }} ####"]
+    "user",
+    [r"{{ question }} not \neq, \nleq, \nabla; ####", r"\text{so} \boxed{\frac{3}{4}} x^{2} {{ question }} ####"],
 )
 def test_latex_is_no_defect(user):
     assert not rules(entry("latex", user))
@@ -110,6 +112,26 @@ def test_a_held_out_template_near_a_train_one_is_found():
 def test_another_contract_makes_a_near_text_another_template():
     near = entry("near", r"{{ question }} End with #### and the number in \boxed{}.", "held_out", tier="contract")
     assert not rules(GOOD, near | {"contract": "boxed"})
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "{% for letter, text in options %}{{ letter }}{% endfor %}",
+        "{% for letter, text in options %}{{ letter }} {{ text }} {{ text }}{% endfor %}",
+        "{% for letter, text in options %}{{ letter }} {{ text }}{% endfor %} {{ text }}",
+        "{% for option in options %}{{ option }}{% endfor %}",
+    ],
+)
+def test_a_loop_shows_letter_and_text_once(loop):
+    found = rules(entry("bad", "{{ question }} ####" + loop), fields=["question", "options"])
+    assert {rule for _, rule in found} & {"syntax", "field"}
+
+
+def test_another_frame_is_no_duplicate():
+    turned = entry("turned", "End with #### and the number. {{ question }}")
+    system = entry("system", "{{ question }}", system="End with #### and the number.")
+    assert not rules(GOOD, turned, system)
 
 
 def test_options_are_looped_over_everywhere():

@@ -48,8 +48,13 @@ def test_other_keys_of_a_turn_stay():
     assert rendered([{"role": "user", "content": "x", "name": "Ann"}], USER, {"question": "x"})[0]["name"] == "Ann"
 
 
-@pytest.mark.parametrize("question", ["Find x", "<image><image>Find x"])
-def test_lost_and_doubled_media_markers_are_refused(question):
+def test_a_first_turn_that_is_an_example_is_refused():
+    with pytest.raises(RenderError, match="first user turn does not hold the raw question"):
+        rendered(turns("1 + 1?", "2", "5 + 5?"), USER, {"question": "5 + 5?"})
+
+
+@pytest.mark.parametrize("question", ["Find x", "Find"])
+def test_lost_media_markers_are_refused(question):
     with pytest.raises(RenderError, match=r"the row's own prompt has the markers \[<image>\], the rendered one \["):
         rendered(turns("<image>Find x"), USER, {"question": question})
 

@@ -75,6 +75,12 @@ def test_a_scorer_that_returns_less_is_taken_at_its_reward(plugin):
     assert built.policy.observed == [Group("train-1", "x/7", 0.5, 1.0)]
 
 
+@pytest.mark.parametrize("accuracy", [-1.0, 2.0])
+def test_an_accuracy_that_is_no_share_is_named(plugin, accuracy):
+    with pytest.raises(ValueError, match="row x/7 has accuracy .*; let the scorer return `acc` from 0 to 1"):
+        plugin().reward_change(rollouts([(0, "train-1", "x/7", accuracy, {})]))
+
+
 def test_adaptive_weights_follow_and_are_restored(plugin, tmp_path):
     built, resumed = plugin(), plugin()
     for _ in range(5):

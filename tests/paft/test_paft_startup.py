@@ -55,6 +55,8 @@ def test_a_run_that_can_work_has_none(found):
         (["paft.policy=adaptive"], "paft.policy=adaptive: weights follow rewards, which only the closed loop sees"),
         (["paft.fields={qestion: problem}"], "paft.fields.qestion: pool"),
         (["paft.fields={question: problem}"], "rows have no extra_info.problem, only"),
+        (["data.train_max_samples=5"], "data.train_max_samples: without data.seed each start takes other rows"),
+        (["reward.sandbox_fusion.url=http://x"], "reward.sandbox_fusion.url: verl hands it to its own scorers alone"),
         (["data.custom_cls.name=Other"], "data.custom_cls: another data set renders the prompts"),
         (["+data.val_max_samples=5"], "data.val_max_samples: the grid chooses its rows by key"),
     ],
@@ -65,8 +67,17 @@ def test_a_mistake_is_named_with_its_mend(found, overrides, message):
     assert problems and all(message in problem for problem in problems)
 
 
-def test_the_closed_loop_may_adapt(found):
-    assert not found("paft.policy=adaptive", "trainer.v1.trainer_mode=redit_sync")
+def test_the_closed_loop_may_adapt_if_it_sees_every_group(found):
+    adaptive = ["paft.policy=adaptive", "trainer.v1.trainer_mode=redit_sync"]
+    assert not found(*adaptive)
+    [problem] = found(*adaptive, "algorithm.filter_groups.enable=true")
+    assert "a template that always fails would not be seen to" in problem
+
+
+def test_a_scorer_that_is_not_installed_is_named(found, monkeypatch):
+    monkeypatch.setattr(startup, "find_spec", lambda name: None)
+    [problem] = found("paft.pool=geometry3k")
+    assert "needs mathruler; pip install 'verl-redit[geometry3k]'" in problem
 
 
 def test_a_grid_needs_held_out_templates(found, write_pool):
@@ -80,7 +91,7 @@ def test_a_cycle_has_no_weights(found, write_pool):
         entry("a", "{{ question }} ####", weight=2.0), entry("b", "So {{ question }} ####"), name="w.yaml"
     )
     [problem] = found(f"paft.pool={pool}", "paft.validation=stock")
-    assert "paft.policy=cycle: shows every template equally often" in problem
+    assert "paft.policy=cycle: does not read weights" in problem
 
 
 def test_strata_need_tiers(found, write_pool):

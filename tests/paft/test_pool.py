@@ -108,6 +108,13 @@ def test_json_lines_hold_the_same_pool_as_yaml(write_pool, tmp_path):
     assert load(str(lines)).content_hash == load(write_pool(*templates)).content_hash
 
 
+def test_a_first_line_that_lost_its_text_is_no_shared_values(tmp_path):
+    file = tmp_path / "pool.jsonl"
+    file.write_text('{"id": "a", "split": "train"}\n{"id": "b", "user": "x", "split": "train", "contract": "own"}')
+    with pytest.raises(PoolError, match="id beside the templates, but each has its own"):
+        load(str(file))
+
+
 def test_the_hash_follows_every_value(write_pool):
     first = load(write_pool(entry("a", "{{ question }} ####"), name="1.yaml"))
     again = load(write_pool(entry("a", "{{ question }} ####"), name="2.yaml"))
@@ -155,6 +162,12 @@ def test_every_wrong_template_is_told_at_once(write_pool):
         ("fields: question\ntemplates: [{id: a, user: x, split: train, contract: own}]", "fields: 'question'"),
         ("templates: [{id: !!python/object/apply:os.system [ls], user: x}]", "not YAML"),
         ("[" * 5000, "not YAML"),
+        ("templates: []\ntemplates: [{id: a}]", "line 2: 'templates' stands there twice"),
+        ("templates:\n- id: a\n  user: x\n  user: y", "line 4: 'user' stands there twice"),
+        ("id: a\ntemplates: [{user: x, split: train, contract: own}]", "id beside the templates"),
+        ("a: &a [x]\nb: [*a, *a]\ntemplates: *a", "a YAML alias"),
+        (f"templates: [{{id: a, user: x, split: train, contract: own, weight: {'9' * 400}}}]", "weight: 9"),
+        ('templates: [{id: a, user: "\\ud800", split: train, contract: own}]', "(not YAML|surrogate)"),
     ],
 )
 def test_text_of_another_form_is_refused(tmp_path, text, message):
@@ -164,7 +177,7 @@ def test_text_of_another_form_is_refused(tmp_path, text, message):
         load(str(file))
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100000])
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100000, '{"id": "b", "id": "c"}'])
 def test_lines_that_are_no_objects_are_refused(tmp_path, text):
     file = tmp_path / "pool.jsonl"
     file.write_text(json.dumps(entry("a", "x", contract="own")) + "\n" + text)

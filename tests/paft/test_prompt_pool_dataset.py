@@ -109,6 +109,13 @@ def test_validation_is_a_grid_of_held_out_templates_and_items(make):
     assert dataset[0]["extra_info"]["tier"] == "frame"
 
 
+def test_rows_of_two_files_with_the_same_index_are_two_items(make, tmp_path):
+    files = [write(tmp_path / f"{name}.parquet", [row(n, f"{name} {n}?") for n in range(4)]) for name in "ab"]
+    dataset, _ = make("paft.grid.items=8", is_train=False, files=files)
+    shown = {(dataset[n]["extra_info"]["item_id"], dataset[n]["extra_info"]["question"]) for n in range(len(dataset))}
+    assert len(shown) == len({item for item, _ in shown}) == 8
+
+
 def test_the_grid_does_not_depend_on_the_rows_order(make, parquet, tmp_path):
     rows = pq.read_table(parquet).to_pylist()
     turned = write(tmp_path / "turned.parquet", rows[::-1])

@@ -18,6 +18,9 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+import transfer_queue
+from omegaconf import OmegaConf
+from tensordict import NonTensorStack
 from verl.trainer.ppo.v1 import get_trainer_cls, trainer_base
 
 ROWS = [  # template, uid, acc, parsed
@@ -59,15 +62,27 @@ def test_verls_trainer_names_them_under_the_data_source():
     assert got["val-aux/s/b/parsed/mean@1"] == 0.5
 
 
-@pytest.mark.parametrize(("paft", "infos"), [(False, {"uid": ["u"]}), (True, {"uid": ["u"], "template_id": ["a"]})])
-def test_other_dumps_are_left_alone(monkeypatch, paft, infos):
-    """Without a pool, and in validation, verl's store is not asked."""
+@pytest.mark.parametrize(("paft", "path"), [(False, "rollouts"), (True, "validation")])
+def test_other_dumps_are_left_alone(monkeypatch, paft, path):
+    """Without a pool, and in validation with whatever scorer, verl's store is not asked."""
+    monkeypatch.setattr(transfer_queue, "kv_batch_get", lambda **_: pytest.fail("asked the store"))
+    assert dumped(paft, path) == {"uid": ["u"]}
+
+
+def test_dumps_of_training_rollouts_have_the_template(monkeypatch):
+    rows = NonTensorStack({"template_id": "a"})
+    monkeypatch.setattr(transfer_queue, "kv_batch_get", lambda keys, **_: {"extra_info": rows} if keys == ["u"] else {})
+    assert dumped(True, "rollouts") == {"uid": ["u"], "template_id": ["a"]}
+
+
+def dumped(paft: bool, path: str) -> dict:
+    """What verl's trainer writes beside the texts."""
     trainer = object.__new__(get_trainer_cls("sync"))
-    trainer.config = {"paft": {}} if paft else {}
+    trainer.config = OmegaConf.create({"trainer": {"rollout_data_dir": "rollouts"}} | ({"paft": {}} if paft else {}))
     trainer.global_steps, trainer._dump_futures = 1, []
     written = []
     trainer._dump_executor = SimpleNamespace(submit=lambda write, *row: written.append(row) or Future())
     trainer._dump_generations(
-        inputs=["i"], outputs=["o"], gts=["g"], scores=[1.0], reward_extra_infos_dict=infos, dump_path="d"
+        inputs=["i"], outputs=["o"], gts=["g"], scores=[1.0], reward_extra_infos_dict={"uid": ["u"]}, dump_path=path
     )
-    assert written[0][4] == infos
+    return written[0][4]

@@ -140,7 +140,7 @@ def without(key):
         (changed(2, template_id=""), "line 3: template_id is blank, as on prompts without a template; .*grid"),
         (changed(2, item_id=7), "line 3: item_id is 7, not text"),
         (changed(1, acc=None, template_id=None), "line 2: acc is null, so plain-2-0c4e_0_0 was not scored"),
-        (changed(1, acc=0.9), r"line 2: acc is 0\.9; let the scorer return 0 or 1"),
+        (changed(1, acc=1.9), r"line 2: acc is 1\.9; let the scorer return a number from 0 to 1"),
         (changed(1, acc=float("nan")), "line 2: acc is nan; "),
         (changed(1, parsed="yes"), "line 2: parsed is 'yes'; "),
         (changed(5, uid="0c4e"), r"line 6: uid '0c4e' is no .*trainer\.use_v1=true"),

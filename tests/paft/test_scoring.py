@@ -61,10 +61,16 @@ def test_a_reply_that_cannot_be_read_is_told_from_a_wrong_one(contract):
         ("Answer: B", True), ("answer : (b)", True), ("**Answer:** [B]", True), ("Answer: $B$", True),
         ("Answer: B. Paris", True),
         ("Answer: A\nNo. Answer: B", True), ("Answer: B\nAnswer: A", False), ("Answer: Both", False), ("B", False),
+        (r"Answer: \boxed{B}", True), ("Answer: B", True), ("Answer: a dog, so B", False), ("Answer: I think B", False),
     ],
 )  # fmt: skip
 def test_the_last_letter_counts(reply, right):
     assert scored("letter", reply, "B")["acc"] == float(right)
+
+
+def test_an_answer_without_the_form_around_it_is_read():
+    got = scored("think_boxed", r"\boxed{2.5}", "2.5")
+    assert (got["score"], got["acc"], got["parsed"]) == (0.9, 1.0, 1.0)
 
 
 def test_labels_travel_with_the_score():

@@ -71,6 +71,7 @@ def test_draws_follow_the_key_and_nothing_else(name):
 def test_fixed_shows_one_template():
     assert {t for _, t in drawn(policy("fixed", templates(4), 20), 0)} == {0}
     assert {t for _, t in drawn(policy("fixed", templates(4), 20, template="t2"), 0)} == {2}
+    assert {t for _, t in drawn(policy("fixed", templates(3, [0, 1, 1]), 20), 0)} == {1}
 
 
 def test_static_binds_rows_for_ever():

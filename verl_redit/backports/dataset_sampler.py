@@ -56,9 +56,11 @@ def extend_running_trainer() -> None:
 
 
 def _create_rl_dataset(wrapped, instance, args, kwargs):
-    arguments = inspect.signature(wrapped).bind(*args, **kwargs)
-    arguments.apply_defaults()
-    token = _is_train.set(arguments.arguments["is_train"])
+    arguments = inspect.signature(wrapped).bind(*args, **kwargs).arguments
+    # two trainers do not say so of their validation files
+    files, data = arguments["data_paths"], arguments["data_config"]
+    is_validation = files == data.get("val_files") and files != data.get("train_files")
+    token = _is_train.set(arguments.get("is_train", not is_validation))
     try:
         return wrapped(*args, **kwargs)
     finally:

@@ -52,7 +52,8 @@ def weights_of(losses: np.ndarray, shown: np.ndarray, settings: Adaptive) -> np.
         below = shown & (share < limit)
         excess = (share[over] - limit).sum()
         share[over] = limit
-        share[below] *= 1 + excess / share[below].sum()
+        room = share[below] if share[below].any() else np.ones(below.sum())
+        share[below] += excess * room / room.sum()
     return share
 
 
@@ -68,6 +69,7 @@ class AdaptivePolicy(Policy):
         self.parsed = np.zeros(len(self.templates))
         self.latest: list[list[float]] = [[] for _ in self.templates]
         self.items: dict[str, tuple[int, float]] = {}
+        self.usual = 0.0  # mean loss of all groups
         self.shown = np.array([template.weight > 0 for template in self.templates])
         self.share = weights_of(self.losses, self.shown, self.how)
 
@@ -84,14 +86,17 @@ class AdaptivePolicy(Policy):
     def _take(self, group: Group) -> None:
         number, accuracy = self.number[group.template], group.accuracy
         loss = math.sqrt(accuracy * (1 - accuracy)) if self.how.loss == "signal" else 1 - accuracy
-        count, usual = self.items.get(group.item, (0, loss))
-        self.items[group.item] = (count + 1, usual + (loss - usual) / (count + 1))
+        count, of_item = self.items.get(group.item, (0, 0.0))
+        # what the item usually loses, as if it had lost once what all items do: a new item is an average one
+        usual = (count * of_item + self.usual) / (count + 1)
+        excess = loss - usual if self.groups.any() else 0.0
+        self.usual += (loss - self.usual) / (self.groups.sum() + 1)
+        self.items[group.item] = (count + 1, of_item + (loss - of_item) / (count + 1))
         self.groups[number] += 1
         step = max(self.how.memory, 1 / self.groups[number])  # a plain mean until the memory is full
         self.parsed[number] += step * (group.parsed - self.parsed[number])
-        if count:  # an item's first group says nothing about its template
-            self.latest[number] = [*self.latest[number], loss - usual][-WINDOW:]
-            self.losses[number] += step * (loss - usual - self.losses[number])
+        self.losses[number] += step * (excess - self.losses[number])
+        self.latest[number] = [*self.latest[number], excess][-WINDOW:]
 
     def _values(self) -> np.ndarray:
         """What the weights are made from, float64 of shape (templates,)."""
@@ -134,6 +139,7 @@ class AdaptivePolicy(Policy):
             "parsed": self.parsed.tolist(),
             "latest": self.latest,
             "items": self.items,
+            "usual": self.usual,
             "shown": self.shown.tolist(),
         }
 
@@ -141,6 +147,7 @@ class AdaptivePolicy(Policy):
         self.groups = np.array(state["groups"], dtype=np.int64)
         self.losses, self.parsed = np.array(state["losses"]), np.array(state["parsed"])
         self.latest = [list(losses) for losses in state["latest"]]
+        self.usual = state["usual"]
         self.items = {item: (count, usual) for item, (count, usual) in state["items"].items()}
         self.shown = np.array(state["shown"])
         self.share = weights_of(self._values(), self.shown, self.how)

@@ -32,14 +32,16 @@ from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool import ENVIRONMENT, MEDIA_MARKERS, SPLITS, TIERS, Pool, PoolError, Template, load
 from verl_redit.settings import nearest
 
-MOST_TEMPLATES = 10_000
+MOST_TEMPLATES = 2_000
 NEAR_DUPLICATE = 0.8  # share of words in common, fields left out
 
 # all that a template needs: text, {{ field }}, and {% for letter, text in field %}
 _ALLOWED = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.For, nodes.Tuple)
 
 # the two characters \n, but not LaTeX commands that begin with them
-LITERAL_NEWLINE = re.compile(r"\\n(?!(?:abla|e|eg|eq|ewline|i|mid|ot|otin|onumber|u)\b)")
+LITERAL_NEWLINE = re.compile(
+    r"\\n(?!(?:abla|eg|eq|eqq|ewline|exists|geq|leq|mid|ot|otag|otin|onumber|parallel|subseteq)\b)"
+)
 # a LaTeX command with its innermost arguments, or an exponent or index with one
 _LATEX = re.compile(r"(?:\\[A-Za-z]+(?:\{[^{}]*\})+|[\^_]\{[^{}]*\})")
 _LEFTOVER_FIELD = re.compile(r"\{\s*\w*\s*\}")
@@ -198,15 +200,18 @@ def _names(template: Template) -> _Names:
                     f"jinja's {type(node).__name__} is not allowed; a template has text, {{{{ field }}}} and "
                     "{% for letter, text in field %}"
                 )
-        targets = set()
+        in_loops: set[int] = set()
         for loop in tree.find_all(nodes.For):
-            targets |= {name.name for name in loop.target.find_all(nodes.Name)} | {getattr(loop.target, "name", "")}
+            targets = [name.name for name in loop.target.find_all(nodes.Name)]
+            inside = [name for node in loop.body for name in node.find_all(nodes.Name)]
+            if len(targets) != 2 or any([name.name for name in inside].count(target) != 1 for target in targets):
+                raise PoolError(
+                    f"a loop shows its letter and its text once each: {{% for letter, text in "
+                    f"{getattr(loop.iter, 'name', 'options')} %}}{{{{ letter }}}}. {{{{ text }}}}{{% endfor %}}"
+                )
             looped[getattr(loop.iter, "name", "?")] += 1
-        inside = {id(node) for loop in tree.find_all(nodes.For) for node in (loop.target, loop.iter)}
-        inside |= {id(node) for loop in tree.find_all(nodes.For) for node in loop.target.find_all(nodes.Name)}
-        shown.update(
-            node.name for node in tree.find_all(nodes.Name) if id(node) not in inside and node.name not in targets
-        )
+            in_loops |= {id(name) for name in loop.find_all(nodes.Name) if name.name in targets} | {id(loop.iter)}
+        shown.update(node.name for node in tree.find_all(nodes.Name) if id(node) not in in_loops)
         text.append("".join(node.data for node in tree.find_all(nodes.TemplateData)))
     return _Names(shown, looped, "\n".join(text))
 
@@ -215,7 +220,8 @@ def _repeated(pool: Pool) -> Iterator[Defect]:
     exact: dict[tuple[str, ...], str] = {}
     normal: dict[str, str] = {}
     for row, template in zip(pool.rows, pool.templates, strict=True):
-        texts, words = tuple(template.texts), " ".join(_words(template))
+        # a field's place counts here, so that another frame is another template
+        texts, words = tuple(template.texts), "|".join(" ".join(_in_order(text)) for text in template.texts)
         if texts in exact:
             yield Defect("duplicate", row, template.id, f"the same text as {exact[texts]}; drop one")
         elif words in normal:
@@ -251,6 +257,10 @@ def _words(template: Template) -> list[str]:
     without_fields = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", " ", "\n".join(template.texts))
     # symbols count: #### and \boxed tell contracts apart
     return re.findall(r"[#\\]*\w+|#+", without_fields.casefold())
+
+
+def _in_order(text: str) -> list[str]:
+    return re.findall(r"\{\{.*?\}\}|[#\\]*\w+|#+", text.casefold())
 
 
 def lengths(pool: Pool) -> dict[str, tuple[int, float, int]]:

@@ -94,5 +94,9 @@ def _group(sessions: list[tuple[Mapping[str, Any], Mapping[str, Any], float]]) -
     """
     row = sessions[0][0]
     accuracy = fmean(float(scored.get("acc", reward)) for _, scored, reward in sessions)
+    if not 0 <= accuracy <= 1:
+        raise ValueError(
+            f"paft: row {row['item_id']} has accuracy {accuracy}; let the scorer return `acc` from 0 to 1 as well"
+        )
     parsed = fmean(1.0 if scored.get("parsed") is None else float(scored["parsed"]) for _, scored, _ in sessions)
     return Group(row["template_id"], row["item_id"], accuracy, parsed)

@@ -19,6 +19,8 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl_redit.paft.pool_rows import PoolRows
 from verl_redit.paft.rows import item_of
 
+_NUMBER = "verl_redit row number"
+
 
 class PromptPoolDataset(PoolRows, RLHFDataset):
     """Each row gets a column ``template_id``, and ``template_id``, ``tier``, ``contract`` and ``item_id`` in its
@@ -48,8 +50,9 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
             template = self.longest.of_row(self.values(row))
             return {self.prompt_key: self.rendered(row, row[self.prompt_key], template)}
 
-        numbered = dataframe.map(with_longest, num_proc=self.num_workers).add_column("row", range(len(dataframe)))
-        return dataframe.select(super().maybe_filter_out_long_prompts(numbered)["row"])
+        numbers = range(len(dataframe))
+        numbered = dataframe.map(with_longest, num_proc=self.num_workers).add_column(_NUMBER, numbers)
+        return dataframe.select(super().maybe_filter_out_long_prompts(numbered)[_NUMBER])
 
     def __len__(self):
         return len(self.dataframe) if self.is_train else len(self.items) * len(self.templates)
@@ -63,7 +66,8 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
         number, self.template = self.pair(index)
         try:
             row = super().__getitem__(number)
-            label = {"template_id": "", "tier": "", "contract": "", "item_id": item_of(row, number)}
+            item = item_of(row, number) if self.is_train else self.names[number]
+            label = {"template_id": "", "tier": "", "contract": "", "item_id": item}
             if self.template is not None:
                 label |= {
                     "template_id": self.template.id,

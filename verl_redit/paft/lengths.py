@@ -29,26 +29,43 @@ MARGIN = 8
 class Longest:
     """Finds the template that makes the longest prompt of a row, without rendering every one.
 
-    Templates whose own text is more than `MARGIN` tokens shorter than the longest are not tried.
+    Templates that are more than `MARGIN` tokens shorter than the longest on a probe are not tried. A probe has one
+    letter in each field, and as many options as the row.
 
     Args:
         templates: at least one.
         fields: of the pool.
+        chat: what the run passes to the tokenizer's chat template.
     """
 
-    def __init__(self, templates: Sequence[Template], fields: Iterable[str], tokenizer: PreTrainedTokenizerBase):
+    def __init__(
+        self,
+        templates: Sequence[Template],
+        fields: Iterable[str],
+        tokenizer: PreTrainedTokenizerBase,
+        chat: Mapping[str, Any],
+    ):
+        self.templates = templates
         self.tokenizer = tokenizer
-        looped = looped_fields(templates)
-        probe = {field: ["x", "x"] if field in looped else "x" for field in fields}
-        self.sizes = {template: self._tokens(template, probe) for template in templates}
-        most = max(self.sizes.values())
-        self.candidates = [template for template, size in self.sizes.items() if size > most - MARGIN]
+        self.chat = chat
+        self.probe = dict.fromkeys(fields, "x")
+        self.candidates: dict[tuple[int, ...], list[Template]] = {}
+        self.options = sorted(looped_fields(templates))
 
     def of_row(self, values: Mapping[str, Any]) -> Template:
         """The template with the most tokens for these values."""
-        if len(self.candidates) == 1:
-            return self.candidates[0]
-        return max(self.candidates, key=lambda template: self._tokens(template, values))
+        counts = tuple(len(values[field]) for field in self.options)
+        if counts not in self.candidates:
+            sizes = self._sizes(counts)
+            longest = max(sizes.values())
+            self.candidates[counts] = [template for template, size in sizes.items() if size > longest - MARGIN]
+        if len(self.candidates[counts]) == 1:
+            return self.candidates[counts][0]
+        return max(self.candidates[counts], key=lambda template: self.tokens(template, values))
+
+    def _sizes(self, counts: tuple[int, ...]) -> dict[Template, int]:
+        probe = self.probe | {field: ["x"] * count for field, count in zip(self.options, counts, strict=True)}
+        return {template: self.tokens(template, probe) for template in self.templates}
 
     def refuse_beyond(self, limit: int) -> None:
         """Raise PoolError if a template leaves no room for a question.
@@ -56,13 +73,17 @@ class Longest:
         Args:
             limit: ``data.max_prompt_length``, in tokens.
         """
-        if too_long := {template.id: size for template, size in self.sizes.items() if size >= limit}:
+        sizes = self._sizes((2,) * len(self.options))
+        if too_long := {template.id: size for template, size in sizes.items() if size >= limit}:
             listed = ", ".join(f"{id} ({size} tokens)" for id, size in too_long.items())
             raise PoolError(
                 f"data.max_prompt_length={limit}: these templates are longer without any question: {listed}; raise the "
                 "limit, or take them out of the pool"
             )
 
-    def _tokens(self, template: Template, values: Mapping[str, Any]) -> int:
-        text = "\n".join(turn["content"] for turn in render(template, values))
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def tokens(self, template: Template, values: Mapping[str, Any]) -> int:
+        """Tokens of the prompt as the rollout sees it, chat template and all."""
+        prompt: Any = self.tokenizer.apply_chat_template(
+            render(template, values), add_generation_prompt=True, tokenize=True, return_dict=True, **self.chat
+        )
+        return len(prompt["input_ids"])

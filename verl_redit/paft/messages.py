@@ -40,6 +40,13 @@ def rendered(messages: Sequence[Mapping[str, Any]], template: Template, values: 
     first = next((number for number, turn in enumerate(turns) if turn["role"] == "user"), None)
     if first is None:
         raise RenderError("the row's messages have no user turn; give it one")
+    own_text = turns[first]["content"]
+    for field, value in values.items():
+        if isinstance(value, str) and isinstance(own_text, str) and value.strip() not in own_text:
+            raise RenderError(
+                f"the row's first user turn does not hold the raw {field}: is it an example that comes before, or does "
+                "paft.fields name another key?"
+            )
     *system, user = render(template, values)
     if wrong := next((turn for turn in turns[: first + 1] if not isinstance(turn["content"], str)), None):
         raise RenderError(

@@ -22,7 +22,7 @@ rendered by jinja in one pass, so that braces, ``\\boxed{}`` or ``{{`` in a ques
 import functools
 import hashlib
 import json
-import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from importlib import resources
@@ -112,7 +112,7 @@ class Pool:
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """64 bits of what rendering and selection depend on, as hexadecimal text."""
+        """64 bits of the fields and of every value of every template, as hexadecimal text."""
         content = [self.fields, [asdict(template) for template in self.templates]]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
@@ -196,8 +196,10 @@ def parse(text: str, suffix: str, name: str) -> Pool:
     shared, entries = readers[suffix](text, name)
     field_names = shared.pop("fields", ["question"])
     if not (isinstance(field_names, list) and field_names and all(isinstance(field, str) for field in field_names)):
-        raise PoolError(f"{name}: fields: {field_names!r}; give a list of names, for example [question]")
+        raise PoolError(f"{name}: fields: {reprlib.repr(field_names)}; give a list of names, for example [question]")
     errors, templates, rows = [], [], []
+    if own := [key for key in ("id", "user") if key in shared]:
+        errors.append(f"{', '.join(own)} beside the templates, but each has its own; move it into one")
     for row, entry in entries:
         try:
             templates.append(_template({**shared, **entry}))
@@ -223,8 +225,13 @@ def _used_twice(templates: list[Template], rows: list[str]) -> Iterator[str]:
 def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], list[tuple[str, dict]]]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        root, data = yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+            raise PoolError(f"{name}: it has a YAML alias (*name); write the value out")
+        root = yaml.compose(text, Loader=loader)
+        for line, key in _keys_used_twice(root):
+            raise PoolError(f"{name}: line {line}: {key!r} stands there twice; drop one")
+        data = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, OverflowError, RecursionError) as error:
         raise PoolError(f"{name}: not YAML: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("templates"), list):
         raise PoolError(f"{name}: no list of templates; write `templates:` and a list under it")
@@ -233,9 +240,24 @@ def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], list[tuple[str, di
     for node, entry in zip(nodes, entries, strict=True):
         if not isinstance(entry, dict):
             raise PoolError(
-                f"{name}: line {node.start_mark.line + 1}: {str(entry)[:40]!r} is no template; write id:, user: …"
+                f"{name}: line {node.start_mark.line + 1}: {reprlib.repr(entry)} is no template; write id:, user: …"
             )
     return data, [(f"line {node.start_mark.line + 1}", entry) for node, entry in zip(nodes, entries, strict=True)]
+
+
+def _keys_used_twice(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    pending = [root] if root else []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                pending.append(value)
+                if key.value.__hash__ and key.value in seen:
+                    yield key.start_mark.line + 1, key.value
+                seen.add(str(key.value))
 
 
 def _read_json_lines(text: str, name: str) -> tuple[dict[str, Any], list[tuple[str, dict]]]:
@@ -244,14 +266,21 @@ def _read_json_lines(text: str, name: str) -> tuple[dict[str, Any], list[tuple[s
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as error:
             raise PoolError(f"{name}: line {number}: not JSON: {error}") from error
         if not isinstance(entry, dict):
-            raise PoolError(f"{name}: line {number}: {str(entry)[:40]!r} is no template; write an object")
+            raise PoolError(f"{name}: line {number}: {reprlib.repr(entry)} is no template; write an object")
         entries.append((f"line {number}", entry))
     shared = entries.pop(0)[1] if entries and "user" not in entries[0][1] else {}
     return shared, entries
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return entry
 
 
 def _template(entry: dict[str, Any]) -> Template:
@@ -263,14 +292,21 @@ def _template(entry: dict[str, Any]) -> Template:
         raise ValueError(f"no {', '.join(missing)}")
     for key in ("id", "user", "split", "contract", "origin", "license"):
         if not isinstance(entry.get(key, ""), str):
-            raise ValueError(f"{key}: {entry[key]!r} is not text")
+            raise ValueError(f"{key}: {reprlib.repr(entry[key])} is not text")
     for key in ("system", "tier"):
         if not isinstance(entry.get(key), str | None):
-            raise ValueError(f"{key}: {entry[key]!r} is not text")
+            raise ValueError(f"{key}: {reprlib.repr(entry[key])} is not text")
     tags = entry.get("tags", [])
     if not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
-        raise ValueError(f"tags: {tags!r}; give a list of words")
+        raise ValueError(f"tags: {reprlib.repr(tags)}; give a list of words")
     weight = entry.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not (math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"weight: {weight!r}; give a finite number, 0 or larger")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e300:
+        raise ValueError(f"weight: {reprlib.repr(weight)}; give a finite number, 0 or larger")
+    for key in ("id", "user", "system"):
+        try:
+            (entry.get(key) or "").encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{key}: character {error.start} is half of a pair (a surrogate); write it anew"
+            ) from error
     return Template(**{**entry, "tags": tuple(tags), "weight": float(weight)})

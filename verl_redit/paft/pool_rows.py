@@ -14,6 +14,7 @@
 
 """What both of verl's data sets need to render their rows from a pool."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -59,7 +60,8 @@ class PoolRows:
         self.template: Template | None = None  # the one that the row at hand gets
         if self.renders:
             split = self.pool.of_split("train") if is_train else grid_templates(self.pool, self.settings.grid)
-            self.longest = Longest(split, self.pool.fields, tokenizer)
+            chat = config.get("apply_chat_template_kwargs") or {}
+            self.longest = Longest(split, self.pool.fields, tokenizer, chat)
             self.longest.refuse_beyond(limit)
             self.templates = split
             role = "trains on" if is_train else "validates on"
@@ -67,8 +69,11 @@ class PoolRows:
 
     def choose_items(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Choose the rows of validation, after verl has read them."""
-        names = [item_of(row, number) for number, row in enumerate(rows)]
-        self.items = grid_items(names, self.settings.grid) if self.renders else list(range(len(names)))
+        plain = [item_of(row, number) for number, row in enumerate(rows)]
+        times = Counter(plain)
+        # rows of several files may have the same index
+        self.names = [name if times[name] == 1 else f"{name}#{number}" for number, name in enumerate(plain)]
+        self.items = grid_items(self.names, self.settings.grid) if self.renders else list(range(len(plain)))
 
     def sampler(self, rows: int, shuffle: bool, replicas: int = 1, rank: int = 0) -> PairSampler:
         """The sampler of (row, template) pairs for training on ``rows`` rows."""
@@ -100,4 +105,4 @@ class PoolRows:
         try:
             return rendered(messages, template, self.values(row))
         except RenderError as error:
-            raise RenderError(f"row {item_of(row, -1)}: {error}") from error
+            raise RenderError(f"row {item_of(row, 'without an index')}: {error}") from error

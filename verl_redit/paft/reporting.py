@@ -34,9 +34,9 @@ def _process(wrapped, instance, args, kwargs):
 
 
 def _dump(wrapped, instance, args, kwargs):
-    # what the scorer returned is in the dumps of validation alone
     infos = kwargs["reward_extra_infos_dict"]
-    if "paft" in instance.config and "template_id" not in infos:
+    # dumps of validation hold what the scorer returned, its labels among it
+    if "paft" in instance.config and kwargs["dump_path"] == instance.config.trainer.rollout_data_dir:
         rows = tq.kv_batch_get(keys=infos["uid"], partition_id="train", select_fields=["extra_info"])["extra_info"]
         infos = {**infos, "template_id": [row["template_id"] for row in rows.tolist()]}
     return wrapped(*args, **{**kwargs, "reward_extra_infos_dict": infos})

@@ -41,7 +41,7 @@ def values_of(row: Mapping[str, Any], fields: Iterable[str], keys: Mapping[str, 
     return values
 
 
-def item_of(row: Mapping[str, Any], number: int) -> str:
+def item_of(row: Mapping[str, Any], number: int | str) -> str:
     """A row's name: data source and ``extra_info.index``, or its number in the data set if it has none."""
     index = (row.get("extra_info") or {}).get("index")
     return f"{row.get('data_source', '')}/{number if index is None else index}"

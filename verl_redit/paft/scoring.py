@@ -70,7 +70,8 @@ def _boxed(reply: str, answer: str) -> tuple[float, bool, bool]:
 def _think_boxed(reply: str, answer: str) -> tuple[float, bool, bool]:
     from verl.utils.reward_score import geo3k  # needs mathruler, which verl does not install
 
-    return geo3k.compute_score(reply, answer), bool(geo3k.acc_reward(reply, answer)), bool(geo3k.format_reward(reply))
+    right, stated = bool(geo3k.acc_reward(reply, answer)), math_reward.last_boxed_only_string(reply) is not None
+    return geo3k.compute_score(reply, answer), right, stated
 
 
 def _answer_line(reply: str, answer: str) -> tuple[float, bool, bool]:
@@ -79,8 +80,8 @@ def _answer_line(reply: str, answer: str) -> tuple[float, bool, bool]:
 
 
 def _letter(reply: str, answer: str) -> tuple[float, bool, bool]:
-    """verl has no scorer for letters. The last ``Answer:`` counts; signs may stand around its letter, words after."""
-    stated = re.findall(r"(?i)answer\W*:\W*([a-z])\b", reply)
+    """verl has no scorer for letters. The last ``Answer:`` counts if a letter follows, not a sentence."""
+    stated = re.findall(r"(?i)answer\W*:\W*(?:boxed\{)?([a-z])(?=\s*(?:[^\w\s]|\n|$))", reply)
     right = bool(stated) and stated[-1].upper() == answer.strip().upper()
     return float(right), right, bool(stated)
 

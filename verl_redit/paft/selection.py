@@ -164,7 +164,8 @@ class Fixed(Policy):
         super().__init__(*args)
         ids = [template.id for template in self.templates]
         wanted = self.settings.template
-        self.only = 0 if wanted is None else ids.index(wanted)
+        drawn = next(number for number, template in enumerate(self.templates) if template.weight > 0)
+        self.only = drawn if wanted is None else ids.index(wanted)
 
     def next(self, draw):
         return self.only

@@ -15,12 +15,13 @@
 """What can be told about a run with a prompt pool before it starts: its settings, its pool and its rows."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
 from verl_redit.paft.checks import load_checked
@@ -46,6 +47,20 @@ def problems(config: DictConfig) -> Iterator[str]:
             "paft.policy=adaptive: weights follow rewards, which only the closed loop sees; set "
             f"trainer.v1.trainer_mode to one of {', '.join(MODES)}, or use another policy"
         )
+    filters = config.algorithm.filter_groups.enable
+    if settings.policy == "adaptive" and filters:
+        yield (
+            "algorithm.filter_groups.enable=true: groups of equal rewards never reach the trainer, so a template that "
+            "always fails would not be seen to; set it to false, or use another policy than paft.policy=adaptive"
+        )
+    scorer = config.reward.custom_reward_function.path
+    if scorer == "pkg://verl_redit.paft.scoring" and OmegaConf.select(config, "reward.sandbox_fusion.url"):
+        yield (
+            "reward.sandbox_fusion.url: verl hands it to its own scorers alone, so code would run outside the sandbox; "
+            "score through a reward.custom_reward_function of your own, or drop it"
+        )
+    if (config.data.get("train_max_samples") or -1) > 0 and config.data.shuffle and config.data.get("seed") is None:
+        yield "data.train_max_samples: without data.seed each start takes other rows; set data.seed"
     if config.data.custom_cls.name != "PromptPoolDataset":
         yield "data.custom_cls: another data set renders the prompts, so paft would do nothing; drop it, or drop +paft"
     if settings.validation == "grid" and (config.data.get("val_max_samples") or -1) > 0:
@@ -62,11 +77,13 @@ def pool_problems(settings: PaftConfig, pool: Pool) -> Iterator[str]:
     if settings.template is not None and settings.template not in ids:
         hint = nearest(settings.template, ids)
         yield f"paft.template: {settings.template!r} is no train template of pool {pool.name}; {hint}"
-    if settings.policy == "cycle" and len({template.weight for template in train}) > 1:
+    if settings.policy in ("cycle", "adaptive") and len({template.weight for template in train}) > 1:
         yield (
-            f"paft.policy=cycle: shows every template equally often, but those of pool {pool.name} have different "
-            "weights; use paft.policy=uniform, or drop the weights"
+            f"paft.policy={settings.policy}: does not read weights, but those of pool {pool.name} differ; use "
+            "paft.policy=uniform, or drop them"
         )
+    if any(template.contract == "think_boxed" for template in pool.templates) and not find_spec("mathruler"):
+        yield f"paft.pool={pool.name}: its scorer needs mathruler; pip install 'verl-redit[geometry3k]'"
     if settings.policy == "stratified" and len({template.tier for template in train}) < 2:
         yield f"paft.policy=stratified: the train templates of pool {pool.name} have one tier; use paft.policy=cycle"
     for field in settings.fields or {}:

@@ -130,9 +130,10 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
         raise DumpError(f"{where}: no {', '.join(missing)}; {MEND}")
     if entry["acc"] is None:
         raise DumpError(f"{where}: acc is null, so {entry['uid']} was not scored; mend the scorer and validate again")
-    for key, valid in (("acc", (0, 1)), ("parsed", (0, 1, None))):
-        if entry[key] not in valid:
-            raise DumpError(f"{where}: {key} is {entry[key]!r}; let the scorer return 0 or 1")
+    for key in ("acc", "parsed"):
+        value = entry[key]
+        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise DumpError(f"{where}: {key} is {value!r}; let the scorer return a number from 0 to 1")
     for key in TEXTS:
         if not isinstance(entry[key], str):
             raise DumpError(f"{where}: {key} is {entry[key]!r}, not text; {MEND}")
