@@ -76,6 +76,14 @@ def test_a_training_row_is_rendered_with_the_template_of_its_draw(make, pool):
         assert got["data_source"] == "openai/gsm8k"
 
 
+def test_other_rows_are_another_run(make, parquet, tmp_path):
+    rows = pq.read_table(parquet).to_pylist()
+    files = [parquet, write(tmp_path / "turned.parquet", rows[::-1])]
+    prints = [make(files=file)[1].fingerprint for file in (*files, parquet)]
+    assert prints[0] == prints[2]
+    assert [key for key in prints[0] if prints[0][key] != prints[1][key]] == ["data.train_files content"]
+
+
 def test_training_never_draws_a_held_out_template(make):
     dataset, sampler = make()
     shown = {dataset[pair]["template_id"] for _ in range(2 * TRAIN) for pair in sampler}

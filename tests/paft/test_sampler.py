@@ -112,6 +112,17 @@ def test_a_run_resumed_at_the_end_of_an_epoch_begins_the_one_that_the_trainer_ch
     assert list(resumed) == epochs(2, 0)[1]
 
 
+def test_a_trainer_that_counts_other_batches_is_refused():
+    stopped = loader(0)
+    stopped.sampler.set_epoch(0)
+    next(iter(stopped))
+    resumed = loader(0)
+    resumed.load_state_dict(stopped.state_dict())
+    resumed.sampler.set_epoch(1)
+    with pytest.raises(PoolChanged, match="4 draws into epoch 0, but the trainer goes on with epoch 1"):
+        next(iter(resumed))
+
+
 def test_another_pool_is_refused():
     stopped = loader(0)
     next(iter(stopped))

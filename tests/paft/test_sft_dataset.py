@@ -108,6 +108,9 @@ def test_validation_may_keep_the_rows_own_prompts(make, tokenizer):
         (["paft.policy=adaptive"], "train", "paft.policy=adaptive: it follows rewards, of which there are none"),
         (["paft.fields={question: problem}"], "train", "data.train_files: .*rows have no extra_info.problem"),
         (["paft.policy=fixed", "paft.template=x"], "train", "paft.template: 'x' is no train template"),
+        (["data.max_length=30"], "train", "data.max_length=30: these templates are longer"),
+        (["data.max_length=80"], "train", r"data.max_length=80: row \d+ has \d+ tokens with the longest template"),
+        (["paft.pool=math"], "train", r"the reply of row 0 does not put the answer in .boxed"),
         (["paft.grid.items=1", "data.train_batch_size=16"], "val", "3 rows of validation"),
     ],
 )

@@ -46,7 +46,10 @@ SAMPLES = {"question": "What is 2 + 3?"}
 
 PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of a bundled pool, or a .yaml or .jsonl file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Out = Annotated[Path, typer.Option(help="The pool, a .yaml file; templates are added to one that is there.")]
+Out = Annotated[
+    Path,
+    typer.Option(help="The pool, a .yaml file; templates are added to one that is there, whose comments are lost."),
+]
 Fields = Annotated[
     list[str],
     typer.Option(

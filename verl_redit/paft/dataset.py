@@ -32,14 +32,15 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
     """
 
     def __init__(self, data_files, tokenizer, config, processor=None, max_samples=-1, *, is_train: bool):
-        self.open_pool(config, tokenizer, is_train, config.get("max_prompt_length", 1024))
+        self.open_pool(config, tokenizer, is_train, "max_prompt_length")
         super().__init__(data_files, tokenizer, config, processor, max_samples)
         if not is_train:
             self.choose_items(self.dataframe.select_columns(["data_source", "extra_info"]))
 
     def create_sampler(self, data_config):
         """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
-        return self.sampler(len(self.dataframe), data_config.get("shuffle", True))
+        rows = self.dataframe.select_columns(["extra_info"])
+        return self.sampler(rows, data_config.get("shuffle", True))
 
     def maybe_filter_out_long_prompts(self, dataframe=None):
         """verl's filter, on each row with the template that makes it longest."""

@@ -262,10 +262,13 @@ _Dumper.add_representer(
 
 
 def write(pool: Pool, file: Path) -> None:
-    """Write a pool as YAML, values that are `Template`'s defaults left out; an existing file is replaced."""
+    """Write a pool as YAML, values that are `Template`'s defaults left out; an existing file is replaced as a whole, so
+    its comments are lost."""
     defaults = {field.name: field.default for field in fields(Template)}
     templates = [
         {key: value for key, value in asdict(template).items() if value != defaults[key]} for template in pool.templates
     ]
     content = {"fields": list(pool.fields), "templates": templates}
-    file.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), "utf-8")
+    whole = file.with_suffix(".yaml.part")
+    whole.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), "utf-8")
+    whole.replace(file)

@@ -67,17 +67,18 @@ class Longest:
         probe = self.probe | {field: ["x"] * count for field, count in zip(self.options, counts, strict=True)}
         return {template: self.tokens(template, probe) for template in self.templates}
 
-    def refuse_beyond(self, limit: int) -> None:
+    def refuse_beyond(self, limit: int, setting: str) -> None:
         """Raise PoolError if a template leaves no room for a question.
 
         Args:
-            limit: ``data.max_prompt_length``, in tokens.
+            limit: in tokens.
+            setting: its name.
         """
         sizes = self._sizes((2,) * len(self.options))
         if too_long := {template.id: size for template, size in sizes.items() if size >= limit}:
             listed = ", ".join(f"{id} ({size} tokens)" for id, size in too_long.items())
             raise PoolError(
-                f"data.max_prompt_length={limit}: these templates are longer without any question: {listed}; raise the "
+                f"{setting}={limit}: these templates are longer without any question: {listed}; raise the "
                 "limit, or take them out of the pool"
             )
 

@@ -27,7 +27,7 @@ from verl_redit.paft.grid import grid_items, grid_templates
 from verl_redit.paft.lengths import Longest
 from verl_redit.paft.messages import rendered
 from verl_redit.paft.pool import RenderError, Template
-from verl_redit.paft.rows import item_of, values_of
+from verl_redit.paft.rows import digest_of, item_of, values_of
 from verl_redit.paft.sampler import PairSampler, pair_sampler
 from verl_redit.settings import parse
 
@@ -42,12 +42,12 @@ class PoolRows:
     templates one after the other; with ``paft.validation=stock`` it is the rows with their own prompts.
     """
 
-    def open_pool(self, config: DictConfig, tokenizer: PreTrainedTokenizerBase, is_train: bool, limit: int) -> None:
+    def open_pool(self, config: DictConfig, tokenizer: PreTrainedTokenizerBase, is_train: bool, limit: str) -> None:
         """Read settings and pool, before verl reads the rows.
 
         Args:
             config: the config node ``data``, with the node ``paft`` in it.
-            limit: longest prompt, in tokens.
+            limit: name of the setting in it that limits prompts, in tokens.
 
         Raises:
             ValueError: settings or pool that cannot be used.
@@ -62,7 +62,7 @@ class PoolRows:
             split = self.pool.of_split("train") if is_train else grid_templates(self.pool, self.settings.grid)
             chat = config.get("apply_chat_template_kwargs") or {}
             self.longest = Longest(split, self.pool.fields, tokenizer, chat)
-            self.longest.refuse_beyond(limit)
+            self.longest.refuse_beyond(config.get(limit, 1024), f"data.{limit}")
             self.templates = split
             role = "trains on" if is_train else "validates on"
             print(f"paft: {role} {len(split)} templates of pool {self.pool.name}, content {self.pool.content_hash}")
@@ -75,9 +75,11 @@ class PoolRows:
         self.names = [name if times[name] == 1 else f"{name}#{number}" for number, name in enumerate(plain)]
         self.items = grid_items(self.names, self.settings.grid) if self.renders else list(range(len(plain)))
 
-    def sampler(self, rows: int, shuffle: bool, replicas: int = 1, rank: int = 0) -> PairSampler:
-        """The sampler of (row, template) pairs for training on ``rows`` rows."""
-        return pair_sampler(self.pool, self.settings, rows, shuffle, replicas, rank)
+    def sampler(
+        self, rows: Sequence[Mapping[str, Any]], shuffle: bool, replicas: int = 1, rank: int = 0
+    ) -> PairSampler:
+        """The sampler of (row, template) pairs for training on these rows."""
+        return pair_sampler(self.pool, self.settings, len(rows), shuffle, replicas, rank, digest_of(rows))
 
     def pair(self, index: Index) -> tuple[int, Template | None]:
         """The row and the template that an index means."""

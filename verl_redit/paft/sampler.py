@@ -116,10 +116,22 @@ class PairIterator(Iterator[tuple[int, int]]):
                 )
         if self.sampler.chosen_epoch in (None, state["epoch"]):
             self.order = self._begin(state["epoch"], state["yielded"])
+        elif self.sampler.chosen_epoch != state["epoch"] + 1 or 2 * state["yielded"] <= len(self.sampler):
+            # at an epoch's end less than one batch is left, so a trainer that goes on elsewhere counts other batches
+            raise PoolChanged(
+                f"the checkpoint is {state['yielded']} draws into epoch {state['epoch']}, but the trainer goes on with "
+                f"epoch {self.sampler.chosen_epoch}; set data.train_batch_size back"
+            )
 
 
-def pair_sampler(pool: Pool, settings: PaftConfig, rows: int, shuffle: bool, replicas: int, rank: int) -> PairSampler:
-    """The sampler for a pool's train templates and ``rows`` rows, as the settings say."""
+def pair_sampler(
+    pool: Pool, settings: PaftConfig, rows: int, shuffle: bool, replicas: int, rank: int, content: str = ""
+) -> PairSampler:
+    """The sampler for a pool's train templates and ``rows`` rows, as the settings say.
+
+    Args:
+        content: a digest of the rows.
+    """
     policy = POLICIES[settings.policy](pool.of_split("train"), settings, rows, shuffle)
     fingerprint = {
         "paft.pool content": pool.content_hash,
@@ -127,7 +139,10 @@ def pair_sampler(pool: Pool, settings: PaftConfig, rows: int, shuffle: bool, rep
         "paft.template": settings.template,
         "paft.block": settings.block,
         "paft.seed": settings.seed,
+        "paft.fields": settings.fields,
         "data.shuffle": shuffle,
         "data.train_files rows": rows,
+        "data.train_files content": content,
+        "data-parallel ranks": replicas,
     }
     return PairSampler(policy, fingerprint, replicas, rank)

@@ -57,6 +57,11 @@ def score(data_source: str, solution_str: str, ground_truth: Any, extra_info: di
     return {"score": float(reward), "acc": float(right), "parsed": float(parsed), **labels}
 
 
+def is_stated(reply: str, contract: str) -> bool:
+    """Whether an answer can be read from a reply as the contract has it; ``own`` reads anything."""
+    return contract == "own" or _SCORERS[contract](reply, "")[2]
+
+
 def _hash4(reply: str, answer: str) -> tuple[float, bool, bool]:
     right = gsm8k.compute_score(reply, answer)
     return right, bool(right), gsm8k.extract_solution(reply) is not None

@@ -17,9 +17,15 @@
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset, convert_nested_value_to_list_recursive
 
 from verl_redit.backports import dataset_sampler
+from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool_rows import PoolRows
+from verl_redit.paft.scoring import is_stated
 from verl_redit.paft.startup import pool_problems, row_problems
 from verl_redit.settings import listed
+
+
+def _rules(contracts: set[str]) -> list[str]:
+    return sorted(CONTRACTS[contract].rule for contract in contracts)
 
 
 class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
@@ -38,7 +44,7 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         files = [listed(files) for files in (parquet_files, config.get("train_files"), config.get("val_files"))]
         if files[1] == files[2]:
             raise ValueError("data.val_files: the same as data.train_files; give held-out rows, or null")
-        self.open_pool(config, tokenizer, is_train=files[0] == files[1], limit=config.get("max_length", 1024))
+        self.open_pool(config, tokenizer, is_train=files[0] == files[1], limit="max_length")
         found = list(pool_problems(self.settings, self.pool))
         if self.settings.policy == "adaptive":
             found.append("paft.policy=adaptive: it follows rewards, of which there are none; use another policy")
@@ -48,8 +54,15 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         if found:
             raise ValueError("\n".join(found))
         super().__init__(parquet_files, tokenizer, config, processor, max_samples)
+        self.rows = [
+            {"data_source": source, "extra_info": extra_info}
+            for source, extra_info in zip(
+                self.dataframe.get("data_source", [""] * len(self.dataframe)), self.dataframe["extra_info"], strict=True
+            )
+        ]
+        self._check_replies()
         if not self.is_train:
-            self.choose_items([self.dataframe.iloc[row].to_dict() for row in range(len(self.dataframe))])
+            self.choose_items(self.rows)
             if len(self) < config.train_batch_size:
                 raise ValueError(
                     f"data.val_files: {len(self)} rows of validation, and verl leaves out the last incomplete batch of "
@@ -58,7 +71,26 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
 
     def create_distributed_sampler(self, replicas: int, rank: int):
         """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
-        return self.sampler(len(self.dataframe), shuffle=True, replicas=replicas, rank=rank)
+        return self.sampler(self.rows, shuffle=True, replicas=replicas, rank=rank)
+
+    def _check_replies(self) -> None:
+        """Raise ValueError for a reply that is not written as the templates ask, or too long beside the longest."""
+        contracts = {template.contract for template in self.templates if template is not None}
+        for number, messages in enumerate(self.messages if self.renders else []):
+            replies = "\n".join(turn["content"] for turn in messages if turn["role"] == "assistant")
+            if self.is_train and not any(is_stated(replies, contract) for contract in contracts):
+                raise ValueError(
+                    f"data.train_files: the reply of row {number} does not {' or '.join(_rules(contracts))}, as the "
+                    f"templates of pool {self.pool.name} ask; use a pool with the replies' own contract"
+                )
+            values = self.values(self.rows[number])
+            prompt = self.longest.tokens(self.longest.of_row(values), values)
+            size = prompt + len(self.tokenizer(replies, add_special_tokens=False)["input_ids"])
+            if size > self.max_length and self.truncation == "error":
+                raise ValueError(
+                    f"data.max_length={self.max_length}: row {number} has {size} tokens with the longest template; "
+                    "raise it, drop the row, or set data.truncation"
+                )
 
     def __len__(self):
         return len(self.dataframe) if self.is_train else len(self.items) * len(self.templates)
