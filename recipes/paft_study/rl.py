@@ -18,7 +18,8 @@
 
 Each run is `python -m verl.trainer.main_ppo` (GRPO with LoRA, FSDP2, vLLM) on the demo's word problems, from one tiny
 model that was warmed up on demonstrations of mixed quality under random train templates: it can read all of them a
-little, as a large model can. It is judged by verl's own validation after the last step: greedy answers under every
+little, as a large model can. So `fixed` is no model that saw one template; the question is what reinforcement on one
+does to the others. It is judged by verl's own validation after the last step: greedy answers under every
 held-out template. Arms share the seeds of the rows' order. A run that is finished is not run again.
 """
 
@@ -97,7 +98,7 @@ def main(
     for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
         dumps[arm].append(train(folder, arm, seed, sizes, items, console))
     before = folder / f"{ARMS[0]}-0" / "validation" / "0.jsonl"
-    of_tier = summary({"before": [before] * seeds, **dumps})
+    of_tier = summary({"before": [before], **dumps})
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
     show(of_tier, console)
 

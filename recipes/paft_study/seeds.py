@@ -66,7 +66,7 @@ def _of_tier(arms: dict[str, list[np.ndarray]]) -> dict[str, Figures]:
 
 
 def over_seeds(values: np.ndarray) -> list[float]:
-    """Mean over seeds with both ends of its t interval; one seed has none."""
+    """Mean over seeds with both ends of its t interval, which has no width for one seed."""
     mean, half = float(values.mean()), 0.0
     if len(values) > 1:
         half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
