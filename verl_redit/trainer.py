@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
-from tensordict import NonTensorData, TensorDict
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.utils.padding import response_to_nested
@@ -35,6 +35,7 @@ from verl_redit.closed_loop import MODES, Plugin, configured_plugins, load_state
 from verl_redit.grpo import grpo_advantages
 from verl_redit.plugin import install_early
 from verl_redit.rollouts import Rollouts, Tokens, on_last_token
+from verl_redit.store import plain
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1 import PPOTrainer
@@ -164,7 +165,7 @@ class Responses:
     def _columns(self, *names: str) -> dict[str, list]:
         keys = [self.keys[response] for response in self.final]
         data = tq.kv_batch_get(keys=keys, partition_id=self.partition, select_fields=list(names))
-        return {name: [_plain(value) for value in data[name]] for name in names}
+        return {name: [plain(value) for value in data[name]] for name in names}
 
     @contextmanager
     def rewards_changed(self, changes: list[np.ndarray]) -> Iterator[None]:
@@ -230,7 +231,7 @@ class GroupFilter:
         sessions: dict[str, dict[str, float]] = defaultdict(dict)
         for key, field in zip(keys, fields, strict=True):
             uid, session, _ = key.rsplit("_", 2)
-            extra_info = _plain(field).get("reward_extra_info", {})
+            extra_info = plain(field).get("reward_extra_info", {})
             if metric not in extra_info:
                 raise ValueError(
                     f"algorithm.filter_groups.metric={metric}: the scorer returned no {metric!r}, only "
@@ -238,13 +239,6 @@ class GroupFilter:
                 )
             sessions[uid][session] = float(extra_info[metric])
         return {uid: float(np.mean(list(values.values()))) for uid, values in sessions.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A value without what verl's store wraps around it."""
-    if isinstance(value, torch.Tensor):
-        return value.item()
-    return value.data if isinstance(value, NonTensorData) else value
 
 
 def register(v1: ModuleType) -> None:

@@ -69,8 +69,9 @@ def test_other_dumps_are_left_alone(monkeypatch, paft, path):
     assert dumped(paft, path) == {"uid": ["u"]}
 
 
-def test_dumps_of_training_rollouts_have_the_template(monkeypatch):
-    rows = NonTensorStack({"template_id": "a"})
+@pytest.mark.parametrize("stack", [NonTensorStack, lambda *rows: list(rows)])
+def test_dumps_of_training_rollouts_have_the_template(monkeypatch, stack):
+    rows = stack({"template_id": "a"})
     monkeypatch.setattr(transfer_queue, "kv_batch_get", lambda keys, **_: {"extra_info": rows} if keys == ["u"] else {})
     assert dumped(True, "rollouts") == {"uid": ["u"], "template_id": ["a"]}
 

@@ -19,6 +19,8 @@ from types import ModuleType
 import transfer_queue as tq
 import wrapt
 
+from verl_redit.store import plain
+
 # what is worth a curve for each template
 MEASURES = ("acc", "parsed")
 
@@ -38,7 +40,7 @@ def _dump(wrapped, instance, args, kwargs):
     # dumps of validation hold what the scorer returned, its labels among it
     if "paft" in instance.config and kwargs["dump_path"] == instance.config.trainer.rollout_data_dir:
         rows = tq.kv_batch_get(keys=infos["uid"], partition_id="train", select_fields=["extra_info"])["extra_info"]
-        infos = {**infos, "template_id": [row["template_id"] for row in rows.tolist()]}
+        infos = {**infos, "template_id": [plain(row)["template_id"] for row in rows]}
     return wrapped(*args, **{**kwargs, "reward_extra_infos_dict": infos})
 
 

@@ -1,0 +1,27 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What verl's store hands out."""
+
+from typing import Any
+
+import torch
+from tensordict import NonTensorData
+
+
+def plain(value: Any) -> Any:
+    """A value without what verl's store wraps around it."""
+    if isinstance(value, torch.Tensor):
+        return value.item()
+    return value.data if isinstance(value, NonTensorData) else value
