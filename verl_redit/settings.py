@@ -31,6 +31,12 @@ def nearest(name: str, valid: list[str]) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"valid: {', '.join(sorted(valid))}"
 
 
+def check_name(key: str, name: Any, valid: list[str]) -> None:
+    """Raise ValueError with the key first if a setting's value is none of the valid names."""
+    if name not in valid:
+        raise ValueError(f"{key}: {name!r}; {nearest(str(name), valid)}")
+
+
 def parse(cls: type[T], node: Any, where: str) -> T:
     """Build ``cls`` from the config node that the user wrote at ``where`` (for example ``redit``).
 

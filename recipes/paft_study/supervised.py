@@ -31,8 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import typer
 from rich.console import Console
@@ -75,18 +73,7 @@ def prepare(folder: Path, sizes: Sizes, pool: Pool, console: Console) -> None:
     tokenizer = model.build_tokenizer([*texts, *(f"{row.question}\n{row.solution()}" for row in problems)], VOCABULARY)
     with console.status("warm start"):
         warmed = model.warm_start(problems, tokenizer, 0, sizes.warm_steps, lambda step, loss: None)
-    rows = [
-        {
-            "data_source": task.DATA_SOURCE,
-            "messages": [
-                {"role": "user", "content": row.question},
-                {"role": "assistant", "content": row.solution()},
-            ],
-            "extra_info": {"index": index, "question": row.question},
-        }
-        for index, row in enumerate(problems)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    task.write_conversations(problems, folder / "train.parquet")
     model.save(warmed, tokenizer, folder / "model")
 
 

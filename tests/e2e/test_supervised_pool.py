@@ -20,8 +20,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from verl_redit.demo import task
@@ -35,18 +33,7 @@ def finetune(workspace, tmp_path_factory):
     """Two epochs of six steps with a checkpoint after every third; returns the folder with the log and metrics."""
     data = tmp_path_factory.mktemp("supervised")
     for split, count in [("train", 200), ("val", 40)]:
-        rows = [
-            {
-                "data_source": task.DATA_SOURCE,
-                "messages": [
-                    {"role": "user", "content": problem.question},
-                    {"role": "assistant", "content": problem.solution()},
-                ],
-                "extra_info": {"index": index, "question": problem.question},
-            }
-            for index, problem in enumerate(task.problems(count, 0, split))
-        ]
-        pq.write_table(pa.Table.from_pylist(rows), data / f"{split}.parquet")
+        task.write_conversations(task.problems(count, 0, split), data / f"{split}.parquet")
 
     def run(folder: Path, *overrides: str) -> Path:
         folder.mkdir(parents=True)

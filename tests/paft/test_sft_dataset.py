@@ -14,8 +14,8 @@
 
 """verl's supervised data set with prompts from a pool, made by verl's own function."""
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_module
 from verl.trainer import sft_trainer
@@ -29,19 +29,8 @@ def files(tmp_path) -> dict[str, str]:
     """Training and validation rows: a question and the reply to it."""
     written = {}
     for split, count in [("train", 12), ("val", 6)]:
-        rows = [
-            {
-                "data_source": task.DATA_SOURCE,
-                "messages": [
-                    {"role": "user", "content": problem.question},
-                    {"role": "assistant", "content": problem.solution()},
-                ],
-                "extra_info": {"index": index, "question": problem.question},
-            }
-            for index, problem in enumerate(task.problems(count, 0, split))
-        ]
         written[split] = str(tmp_path / f"{split}.parquet")
-        pq.write_table(pa.Table.from_pylist(rows), written[split])
+        task.write_conversations(task.problems(count, 0, split), Path(written[split]))
     return written
 
 

@@ -17,16 +17,11 @@
 import math
 from dataclasses import dataclass, field
 
-from verl_redit.settings import nearest
+from verl_redit.settings import check_name
 
 POLICIES = ["fixed", "static", "uniform", "block", "cycle", "stratified", "adaptive"]
 VALIDATIONS = ["grid", "stock"]
 LOSSES = ["failure", "cvar", "signal"]
-
-
-def _check_name(key: str, name: str, valid: list[str]) -> None:
-    if name not in valid:
-        raise ValueError(f"{key}: {name!r}; {nearest(name, valid)}")
 
 
 def _check_share(key: str, number: float, above: float = -math.inf) -> None:
@@ -93,7 +88,7 @@ class Adaptive:
     quarantine_after: int = 8
 
     def __post_init__(self):
-        _check_name("loss", self.loss, LOSSES)
+        check_name("loss", self.loss, LOSSES)
         _check_positive("rate", self.rate)
         _check_share("memory", self.memory, above=0)
         _check_share("floor", self.floor)
@@ -137,8 +132,8 @@ class PaftConfig:
     adaptive: Adaptive = field(default_factory=Adaptive)
 
     def __post_init__(self):
-        _check_name("policy", self.policy, POLICIES)
-        _check_name("validation", self.validation, VALIDATIONS)
+        check_name("policy", self.policy, POLICIES)
+        check_name("validation", self.validation, VALIDATIONS)
         _check_positive("block", self.block, 1)
         if self.template is not None and self.policy != "fixed":
             raise ValueError(f"template: policy={self.policy} does not read it; set policy=fixed, or drop it")

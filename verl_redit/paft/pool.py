@@ -255,9 +255,10 @@ def _keys_used_twice(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
             seen = set()
             for key, value in node.value:
                 pending.append(value)
-                if key.value.__hash__ and key.value in seen:
-                    yield key.start_mark.line + 1, key.value
-                seen.add(str(key.value))
+                name = str(key.value)
+                if name in seen:
+                    yield key.start_mark.line + 1, name
+                seen.add(name)
 
 
 def _read_json_lines(text: str, name: str) -> tuple[dict[str, Any], list[tuple[str, dict]]]:

@@ -24,10 +24,6 @@ from verl_redit.paft.startup import pool_problems, row_problems
 from verl_redit.settings import listed
 
 
-def _rules(contracts: set[str]) -> list[str]:
-    return sorted(CONTRACTS[contract].rule for contract in contracts)
-
-
 class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
     """Rows hold ``messages``, whose first user turn is replaced and whose replies are trained on, and ``extra_info``.
 
@@ -79,8 +75,9 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         for number, messages in enumerate(self.messages if self.renders else []):
             replies = "\n".join(turn["content"] for turn in messages if turn["role"] == "assistant")
             if self.is_train and not any(is_stated(replies, contract) for contract in contracts):
+                rules = " or ".join(sorted(CONTRACTS[contract].rule for contract in contracts))
                 raise ValueError(
-                    f"data.train_files: the reply of row {number} does not {' or '.join(_rules(contracts))}, as the "
+                    f"data.train_files: the reply of row {number} does not {rules}, as the "
                     f"templates of pool {self.pool.name} ask; use a pool with the replies' own contract"
                 )
             values = self.values(self.rows[number])

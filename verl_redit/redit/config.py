@@ -17,10 +17,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from verl_redit.redit.schedule import Schedule
-from verl_redit.settings import nearest
+from verl_redit.settings import check_name, nearest
 
 DISTRIBUTIONS = ["gaussian", "uniform"]
 UNLABELLED_ROWS = ["train", "validation"]
@@ -39,11 +38,6 @@ STRATEGY_SETTINGS = {
     "accuracy_band": ["accuracy_band"],
     "advantage_noise": ["apply_to", "std_source", "std_floor", "gate"],
 }
-
-
-def _check_name(key: str, name: Any, valid: list[str]) -> None:
-    if name not in valid:
-        raise ValueError(f"{key}: {name!r}; {nearest(str(name), valid)}")
 
 
 def _check_range(key: str, bounds: Sequence[float]) -> None:
@@ -131,10 +125,10 @@ class ReditConfig:
     entropy_scale: float = 0.1
 
     def __post_init__(self):
-        _check_name("distribution", self.distribution, DISTRIBUTIONS)
-        _check_name("strategy", self.strategy, list(STRATEGY_SETTINGS))
-        _check_name("apply_to", self.apply_to, GROUPS)
-        _check_name("std_source", self.std_source, STD_SOURCES)
+        check_name("distribution", self.distribution, DISTRIBUTIONS)
+        check_name("strategy", self.strategy, list(STRATEGY_SETTINGS))
+        check_name("apply_to", self.apply_to, GROUPS)
+        check_name("std_source", self.std_source, STD_SOURCES)
         if not (math.isfinite(self.std) and self.std >= 0):
             raise ValueError(f"std: {self.std} is not a standard deviation; give a finite number, 0 or larger")
         _check_above_0("reward_range", self.reward_range)
