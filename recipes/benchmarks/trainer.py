@@ -38,13 +38,16 @@ from verl_redit.demo import run
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
 from verl_redit.paft.pool import load, render
+from verl_redit.settings import check_name
 
 STOCK = "stock GRPO"
-ROOM = ["data.max_prompt_length=192", "actor_rollout_ref.rollout.max_model_len=256"]  # for a template's text
+# for the texts of the pool's templates
+ROOM = ["data.max_prompt_length=640", "actor_rollout_ref.rollout.max_model_len=704"]
 
 
 def arms(plugin: str, out: Path) -> list[tuple[Arm, list[str]]]:
     """The arms to compare, stock first, each with overrides of the demo's own settings."""
+    check_name("--plugin", plugin, ["redit", "paft"])
     closed = "trainer.v1.trainer_mode=redit_sync"
     if plugin == "redit":
         return [
@@ -65,8 +68,8 @@ def arms(plugin: str, out: Path) -> list[tuple[Arm, list[str]]]:
     ]
 
 
-def ratio_of_medians(dithered: np.ndarray, stock: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.median(dithered, axis=axis) / np.median(stock, axis=axis)
+def ratio_of_medians(arm: np.ndarray, stock: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.median(arm, axis=axis) / np.median(stock, axis=axis)
 
 
 def main(

@@ -15,6 +15,7 @@
 """What is wrong with a pool."""
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ GOOD = entry("good", "{{ question }}\nEnd with #### and the number.")
 
 
 def rules(*entries: dict, **shared) -> list[tuple[str, str]]:
-    text = pool.yaml.safe_dump({"contract": "hash4", **shared, "templates": list(entries)})
+    text = yaml.safe_dump({"contract": "hash4", **shared, "templates": list(entries)})
     return [(defect.id, defect.rule) for defect in defects(pool.parse(text, ".yaml", "x"))]
 
 
@@ -154,7 +155,7 @@ def test_too_many_templates_are_refused(monkeypatch):
 
 
 def test_distance_counts_words_without_fields():
-    text = pool.yaml.safe_dump(
+    text = yaml.safe_dump(
         {"contract": "own", "templates": [
             entry("a", "one two {{ question }} three"), entry("b", "four {{ question }}"),
             entry("h", "two three five {{ question }}", "held_out", tier="frame"),
@@ -171,7 +172,7 @@ def test_lengths_are_of_each_split(pool):
 
 @given(st.text())
 def test_arbitrary_text_passes_and_renders_or_is_a_defect(user):
-    text = pool.yaml.safe_dump({"templates": [entry("t", user, contract="own")]})
+    text = yaml.safe_dump({"templates": [entry("t", user, contract="own")]})
     read = pool.parse(text, ".yaml", "x")
     if not list(defects(read)):
         assert "a {{ b }}" in pool.render(read.templates[0], {"question": "a {{ b }}"})[0]["content"]
