@@ -302,7 +302,7 @@ class Resamples:
 
         Unscaled, it would be off on average: repeated templates shrink it by (T - 1) / T, and repeated items add their
         noise a second time, (n - 1) / n of it. Both are known exactly and taken out. In simulations the 95 % interval
-        held the true value about 95 times in 100 from ten templates on, and less often, 82 to 90 times, with three to eight.
+        held the true value about 95 times in 100 from ten templates on, 82 to 90 times with three to eight.
         """
         items, templates = accuracy.shape
         deviations = self.template_means(accuracy) - self.mean(accuracy)[:, None]
