@@ -44,6 +44,7 @@ MEDIA_MARKERS = ("<image>", "<video>", "<audio>")
 ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
 )
+ENVIRONMENT.globals.clear()  # a template sees the fields of its row alone; jinja would copy its own at every render
 
 
 class PoolError(ValueError):
