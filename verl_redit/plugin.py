@@ -34,6 +34,7 @@ SUPPORTED_VERL = SpecifierSet(">=0.9.1,<0.10")
 
 # (host module, adapter that is called with it)
 ADAPTERS = [
+    ("omegaconf", "verl_redit.config:add_resolver"),
     ("hydra.core.plugins", "verl_redit.config:add_search_path"),
     ("verl.utils.config", "verl_redit.preflight:check_before_start"),
     ("verl.trainer.main_ppo", "verl_redit.preflight:check_before_run"),
@@ -45,6 +46,8 @@ ADAPTERS = [
     ("verl.utils.dataset.rl_dataset", "verl_redit.backports.dataset_sampler:extend_dataset_class"),
     ("verl.trainer.sft_trainer", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.trainer.sft_trainer_ray", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
+    ("verl.workers.engine.base", "verl_redit.flexora.registry:choose_engine"),
+    ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.flexora.engine:register"),
     ("verl.experimental.fully_async_policy.fully_async_rollouter", "verl_redit.redit.fully_async:label_rows"),
 ]
 

@@ -16,6 +16,7 @@
 
 from types import ModuleType
 
+EXCLUDE_RESOLVER = "flexora_exclude"
 SEARCH_PATH = "pkg://verl_redit.config"
 
 
@@ -29,3 +30,16 @@ def add_search_path(hydra_plugins: ModuleType) -> None:
             search_path.append(provider="verl-redit", path=SEARCH_PATH)
 
     hydra_plugins.Plugins.instance().register(VerlReditSearchPath)
+
+
+def add_resolver(omegaconf: ModuleType) -> None:
+    """Let a config take ``exclude_modules`` from a selection file, wherever the config is read."""
+
+    def excluded(selection: str | None) -> str | None:
+        if selection is None:
+            return None
+        from verl_redit.flexora.selection import load
+
+        return load(selection).exclude_modules
+
+    omegaconf.OmegaConf.register_new_resolver(EXCLUDE_RESOLVER, excluded, replace=True)

@@ -1,0 +1,140 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""verl's own FSDP engine on a tiny model, in this process or in several, with and without Flexora."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from tensordict import TensorDict
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.engine import EngineRegistry
+from verl.workers.utils.losses import sft_loss
+
+from verl_redit.demo import model as demo
+from verl_redit.demo.task import problems
+
+LAYERS = 6
+FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+
+
+def save_model(folder: Path, layers: int = LAYERS, seed: int = 0) -> Path:
+    """A random Qwen2 that verl loads as any other model."""
+    tokenizer = demo.build_tokenizer([problem.question for problem in problems(64, 0, "train")])
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False,
+    )  # fmt: skip
+    demo.save(Qwen2ForCausalLM(config), tokenizer, folder)
+    return folder
+
+
+def build(model: Path, flexora: dict[str, Any] | None, strategy: str = "fsdp2", **lora: Any):
+    """An engine, ready to train; ``flexora`` is its config node, None for verl's own."""
+    model_config = HFModelConfig(
+        path=str(model), lora_rank=4, lora_alpha=8, use_remove_padding=False, target_modules="all-linear",
+        enable_gradient_checkpointing=True, override_config={"attn_implementation": "sdpa"},
+        lora={} if flexora is None else {"flexora": flexora}, **lora,
+    )  # fmt: skip
+    model_config.model_type = "language_model"
+    engine = EngineRegistry.new(
+        model_type="language_model", backend=strategy, model_config=model_config,
+        engine_config=FSDPEngineConfig(strategy=strategy, mixed_precision=FLOAT32, use_torch_compile=False,
+                                       fsdp_size=-1, use_remove_padding=False),
+        optimizer_config=FSDPOptimizerConfig(lr=1e-3, weight_decay=0.1, total_training_steps=50),
+        checkpoint_config=CheckpointConfig(),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    engine.initialize()
+    return engine
+
+
+def batch(step: int, rows: int = 8, repeats: int = 2, rank: int = 0, ranks: int = 1) -> TensorDict:
+    """This rank's share of a supervised batch: ``rows`` prompts, each ``repeats`` times with another answer."""
+    random = torch.Generator().manual_seed(step)
+    ids, masks = [], []
+    for row in range(rows):
+        prompt = torch.randint(5, 60, (4 + row % 3,), generator=random)
+        for _ in range(repeats):
+            answer = torch.randint(5, 60, (3 + row % 2,), generator=random)
+            ids.append(torch.cat([prompt, answer]))
+            masks.append(torch.cat([torch.zeros_like(prompt), torch.ones_like(answer)]))
+    own = slice(rank, None, ranks)
+    nested = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+    return tu.get_tensordict(
+        {
+            "input_ids": nested(ids[own]),
+            "loss_mask": nested(masks[own]),
+            "position_ids": nested([torch.arange(len(row)) for row in ids[own]]),
+        },
+        non_tensor_dict={
+            "use_remove_padding": False, "use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2, "temperature": 1.0,
+            "global_batch_size": rows * repeats, "pad_mode": "no_padding", "pad_token_id": 0,
+        },
+    )  # fmt: skip
+
+
+def train(engine, steps: int, rank: int = 0, ranks: int = 1, first: int = 0) -> list[dict]:
+    """Update ``steps`` times; returns the engine's outputs."""
+    outputs = []
+    with engine.train_mode():
+        for step in range(first, first + steps):
+            data = batch(step, rank=rank, ranks=ranks)
+            outputs.append(engine.train_batch(data, partial(sft_loss, config=None)))
+            engine.lr_scheduler_step()
+    return outputs
+
+
+def parameters(engine) -> dict[str, torch.Tensor]:
+    """Copies of the LoRA parameters, whole."""
+    return {
+        name: (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().clone()
+        for name, value in engine.module.named_parameters()
+        if "lora_" in name
+    }
+
+
+def join(rank: int, ranks: int, store: Path) -> None:
+    """Enter a process group of this many processes."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.FileStore(str(store), ranks), rank=rank, world_size=ranks
+    )
+
+
+def _history(rank: int, ranks: int, model: Path, flexora: dict[str, Any], steps: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    join(rank, ranks, folder / "store")
+    engine = build(model, {**flexora, "output": str(folder)})
+    record = engine.record
+    train(engine, steps, rank, ranks)
+    after = parameters(engine)
+    if rank == 0:
+        torch.save((record.history(), after), folder / "history.pt")
+    torch.distributed.destroy_process_group()
+
+
+def history_on(ranks: int, model: Path, flexora: dict[str, Any], steps: int, folder: Path):
+    """History of a search and the parameters after it, on this many FSDP2 ranks."""
+    folder.mkdir()
+    torch.multiprocessing.spawn(_history, (ranks, model, flexora, steps, folder), nprocs=ranks)
+    return torch.load(folder / "history.pt", weights_only=False)

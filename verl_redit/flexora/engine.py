@@ -1,0 +1,290 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Flexora in verl's FSDP engine: `FlexoraEngine` is the stock engine with a search beside its training.
+
+It is registered under the vendor name ``flexora`` and chosen for models whose config has ``lora.flexora``, which the
+Hydra groups ``+flexora=…`` fill in; every other model gets verl's own engine.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch.distributed import ReduceOp
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_id
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+from verl_redit.flexora.adapter import lora_modules, lora_parameters, made_anew, set_gates
+from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
+from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.layers import lora_factor, unit_of, units_of
+from verl_redit.flexora.priors import prior, spectral
+from verl_redit.flexora.record import Record, read
+from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
+from verl_redit.flexora.search import Factors, Search
+from verl_redit.flexora.selection import conclude, load
+from verl_redit.flexora.startup import adapter_problems, noise_problems, selection_problems
+from verl_redit.flexora.registry import VENDOR
+from verl_redit.plugin import install_early
+from verl_redit.settings import parse
+
+RECORD, SELECTION = "record.jsonl", "selection.json"
+
+
+class FlexoraEngine(FSDPEngineWithLMHead):
+    """verl's FSDP engine, with layers scored as it trains, or only chosen layers trained."""
+
+    def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
+        super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
+        node = OmegaConf.to_container(OmegaConf.create(model_config.lora["flexora"]), resolve=True)
+        self.flexora = parse(FlexoraConfig, node, "flexora")
+        self.method = (APPLIED if self.flexora.apply else METHODS)[self.flexora.method]
+        self.search: Search | None = None
+        self.gates: dict[str, float] = {}  # unit -> gate, where they are applied
+        self.dropped: set[str] = set()  # units that train no more
+        self.switch_due = False
+
+    def _build_lora_module(self, module):
+        module = super()._build_lora_module(module)
+        _refuse(adapter_problems(module.peft_config["default"]))
+        modules = lora_modules(module)
+        if self.flexora.mode == "selected":
+            selection = load(str(self.flexora.selection))
+            _refuse([*selection_problems(selection, modules), *noise_problems(selection, self.flexora.accept_noise)])
+        elif self.flexora.method == "spectral":
+            self.spectral = self._spectral(modules)
+        if self.flexora.stop_backward:
+            module.get_base_model().disable_input_require_grads()
+        return module
+
+    def _spectral(self, modules: dict[str, Any]) -> np.ndarray:
+        weights = {name: part.base_layer.weight for name, part in modules.items()}
+        # the other ranks have no weights before they are sharded
+        own = spectral(units_of(modules, self.flexora.grain), weights) if self.rank == 0 else np.empty(0)
+        scores = [own]
+        torch.distributed.broadcast_object_list(scores, src=0)
+        return scores[0]
+
+    def initialize(self):
+        super().initialize()
+        if not self._is_lora:
+            raise ValueError("flexora: lora_rank is 0, so there is no LoRA to choose layers for; set model.lora_rank")
+        if self.engine_config.forward_only or self.flexora.mode == "selected":
+            return
+        if self.scaler is not None:
+            raise ValueError("flexora: a search compares gradients, which float16 scales; use mixed_precision bfloat16")
+        factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
+        self.search = Search(factors, self.method, self.flexora.inner_steps, self._autocast_dtype)
+        model = {
+            "path": str(self.model_config.path),
+            "type": self.model_config.hf_config.model_type,
+            "lora_rank": self.model_config.lora_rank,
+            "exclude_modules": self.model_config.exclude_modules,
+        }
+        self.record = Record(dict(vars(self.flexora)), factors.units, self._sizes(factors.units), model)
+        if self.method.passes == "none":
+            by_place = self.flexora.method != "spectral"
+            scores = prior(self.flexora.method, factors.units, self.flexora.seed) if by_place else self.spectral
+            self._note("", {"prior": scores})
+            self._conclude()
+
+    def _sizes(self, units: dict[str, list[str]]) -> list[int]:
+        parts = lora_modules(self.module)
+        return [sum(lora_parameters(parts[module]) for module in modules) for modules in units.values()]
+
+    def _over_shards(self, summed: torch.Tensor) -> torch.Tensor:
+        """Add up over the ranks that share one copy of the parameters."""
+        replicas = self.device_mesh.size(0) if self.device_mesh.ndim == 2 else 1
+        summed = summed.to(get_device_id())
+        torch.distributed.all_reduce(summed, op=ReduceOp.SUM)
+        return summed.cpu() / replicas
+
+    def _everyone(self, own: list) -> list[list]:
+        group = self.get_data_parallel_group()
+        gathered: list = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(gathered, own, group)
+        return gathered
+
+    def forward_backward_batch(self, data, loss_function, forward_only=False):
+        if forward_only or self.search is None:
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        backpropagate = super().forward_backward_batch
+        settings, passes = self.flexora, self.method.passes
+        step = len(self.record.steps) + 1
+        outputs: list = []
+        unused: list = []
+        if passes == "whole":
+            groups = _flat(self._everyone(groups_of(data)))
+            statistics = self.search.measure(lambda: outputs.append(backpropagate(data, loss_function)))
+        elif passes == "halves":
+            first, second, groups = divided(data, 0.5, settings.seed, step, self._everyone)
+            tokens = sum(_flat(self._everyone(tokens_of(data))))
+            loss = normalised(loss_function, tokens, tu.get_non_tensor_data(data, "global_batch_size", None))
+            statistics = self.search.measure(
+                lambda: outputs.append(backpropagate(first, loss)), lambda: outputs.append(backpropagate(second, loss))
+            )
+        else:
+            train, held_out, groups = divided(data, settings.held_out, settings.seed, step, self._everyone)
+            statistics = self.search.measure(
+                lambda: outputs.append(backpropagate(train, loss_function)),
+                lambda: unused.append(backpropagate(held_out, loss_function)),
+                self.lr_scheduler.get_last_lr()[0],
+            )
+            del outputs[1:]  # those of inner steps
+        self._note(hashlib.blake2b("".join(sorted(set(groups))).encode(), digest_size=8).hexdigest(), statistics)
+        if step == settings.search_steps:
+            self._conclude()
+        output = joined(outputs)
+        if "responses" in data:
+            output["metrics"] |= {"flexora/step": [step], "flexora/skipped_steps": [self.record.skipped]}
+        return output
+
+    def _note(self, data: str, statistics: dict[str, np.ndarray]) -> None:
+        self.record.add(data, statistics)
+        if self.rank == 0:
+            self.record.write_last(self._output / RECORD)
+        if self.flexora.apply:
+            self._apply_gates()
+
+    @property
+    def _output(self) -> Path:
+        return Path(self.flexora.output).expanduser()
+
+    def _apply_gates(self) -> None:
+        history = self.record.history()
+        if self.search and history:
+            gates = softmax_gates(alphas(history["gate_gradient"], applied=True)[-1])
+            self.search.gates = gates
+            self.gates = dict(zip(self.record.units, gates.tolist(), strict=True))
+            set_gates(self.module, self.gates, self.flexora.grain)
+
+    def _conclude(self) -> None:
+        """End the search: write what it chose, and train on as the mode says."""
+        selection = conclude(self.record, self.flexora)
+        if self.rank == 0:
+            selection.write(self._output / SELECTION)
+            print(f"flexora: {selection.summary}; written to {self._output / SELECTION}")
+        self._fold_gates()
+        if self.flexora.mode == "one_run":
+            _refuse(noise_problems(selection, self.flexora.accept_noise))
+            self.dropped = {unit.name for unit in selection.units if not unit.chosen}
+            self.switch_due = self.flexora.switch == "reset"
+        self.search = None
+
+    @torch.no_grad()
+    def _fold_gates(self) -> None:
+        """Gates move from the forward pass into B, so that nothing changes as they end."""
+        if self.search and self.gates:
+            factors = self.search.factors
+            for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
+                if is_b:
+                    value.mul_(self.gates[unit_of(module, self.flexora.grain)])
+            set_gates(self.module, dict.fromkeys(self.gates, 1.0), self.flexora.grain)
+            self.gates = {}
+
+    def optimizer_step(self):
+        for name, parameter in self.module.named_parameters() if self.dropped else ():
+            if self._unit(name) in self.dropped:
+                parameter.grad = None  # a zero would still let momentum and weight decay move it
+        return super().optimizer_step()
+
+    def _unit(self, parameter: str) -> str | None:
+        factor = lora_factor(parameter)
+        return unit_of(factor[0], self.flexora.grain) if factor else None
+
+    def lr_scheduler_step(self):
+        rate = super().lr_scheduler_step()
+        if self.switch_due:  # between two batches, because log-probs of the old adapter belong to the rest of one
+            self._make_anew()
+            self.switch_due = False
+        return rate
+
+    def _make_anew(self) -> None:
+        factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
+        inputs = {name: part.in_features for name, part in lora_modules(self.module).items()}
+        shard = self.device_mesh.get_local_rank(self.device_mesh.ndim - 1)
+        for parameter, value, module, is_b in zip(
+            factors.parameters, factors.values, factors.modules, factors.is_b, strict=True
+        ):
+            made_anew(value, "B" if is_b else "A", inputs[module], self.flexora.seed, module, shard)
+            self.optimizer.state.pop(parameter, None)
+
+    def get_per_tensor_param(self, layered_summon=False, base_sync_done=False, **kwargs):
+        tensors, peft_config = super().get_per_tensor_param(layered_summon, base_sync_done, **kwargs)
+        if peft_config is None or not base_sync_done:
+            return tensors, peft_config
+        return self._as_rollouts_need(tensors), peft_config
+
+    def _as_rollouts_need(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
+        """vLLM knows no gates, so B carries them; and a layer that was dropped and made anew adds nothing."""
+        empty = self.dropped if self.flexora.switch == "reset" and not self.switch_due else set()
+        for name, tensor in tensors:
+            unit = self._unit(name)
+            if unit not in empty:
+                yield name, tensor * self.gates[unit] if unit in self.gates and ".lora_B." in name else tensor
+
+    def save_checkpoint(self, local_path, *args, **kwargs):
+        super().save_checkpoint(local_path, *args, **kwargs)
+        if self.flexora.mode != "selected":
+            self.record.write(self._checkpointed(local_path))
+
+    def load_checkpoint(self, local_path, *args, **kwargs):
+        super().load_checkpoint(local_path, *args, **kwargs)
+        if self.flexora.mode == "selected" or self.method.passes == "none":
+            return
+        saved = read(self._checkpointed(local_path))
+        if saved.header != self.record.header:
+            raise ValueError(
+                f"flexora: {local_path} was written by a search with other settings or layers; set them back, or begin "
+                "a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
+            )
+        self.record.steps = saved.steps
+        if self.rank == 0:
+            self.record.write(self._output / RECORD)
+        if self.flexora.apply and len(saved.steps) < self.flexora.search_steps:
+            self._apply_gates()
+        if len(saved.steps) >= self.flexora.search_steps:
+            self._conclude()
+            self.switch_due = False
+
+    def _checkpointed(self, local_path: str) -> Path:
+        # on every rank, as verl's own files: machines need not share a disk
+        return Path(local_path) / f"flexora_world_size_{torch.distributed.get_world_size()}_rank_{self.rank}.jsonl"
+
+
+def _flat(lists: Iterable[list]) -> list:
+    return [entry for part in lists for entry in part]
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    if problems := list(problems):
+        raise ValueError("\n".join(problems))
+
+
+def register(transformer_impl: ModuleType) -> None:
+    """Register the engine beside verl's."""
+    EngineRegistry.register(
+        model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"], vendor=VENDOR
+    )(FlexoraEngine)
+
+
+install_early(__name__)

@@ -1,0 +1,121 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Is a selection more than chance? What half the steps say against the other half, and what shuffled units would say.
+
+Steps see different prompt groups, so halves, resamples and shuffles go by steps. The null model shuffles the units of
+each step: it keeps every number and takes away what belongs to a unit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from verl_redit.flexora.scores import History
+
+DRAWS = 200
+LEVEL = 0.95
+FEWEST_STEPS = 4
+
+Score = Callable[[History], np.ndarray]
+Choose = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the history of a search says of its result.
+
+    Args:
+        steps: of the history.
+        jaccard: overlap of the units chosen from odd and from even steps, from 0 to 1.
+        correlation: Spearman's, of the scores from odd and from even steps.
+        chance_jaccard: mean of the same with shuffled units.
+        chance_correlation: 95th percentile of the same with shuffled units; a result must lie above it.
+        kept_by_chance: share of units that the rule keeps of shuffled ones.
+        stability: mean overlap of the final choice with those that the last third of the steps would have given.
+        intervals: of each unit's score, over resampled steps, the middle 95 %; shape (units, 2).
+    """
+
+    steps: int
+    jaccard: float
+    correlation: float
+    chance_jaccard: float
+    chance_correlation: float
+    kept_by_chance: float
+    stability: float
+    intervals: list[list[float]]
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the two halves agree on the order of units better than shuffled ones in 95 of 100 cases."""
+        return self.correlation > self.chance_correlation
+
+
+def jaccard(left: np.ndarray, right: np.ndarray) -> float:
+    """Overlap of two choices, bool of shape (units,); 1 if both are empty."""
+    union = (left | right).sum()
+    return float((left & right).sum() / union) if union else 1.0
+
+
+def correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 if either side has one value only."""
+    if np.ptp(left) == 0 or np.ptp(right) == 0:
+        return 0.0
+    return float(stats.spearmanr(left, right).statistic)
+
+
+def gather(history: History, score: Score, choose: Choose, seed: int) -> Evidence | None:
+    """The evidence of a history; None if it has fewer than `FEWEST_STEPS` steps.
+
+    Args:
+        history: statistic -> float64 (steps, units).
+        score: history -> score of each unit.
+        choose: scores -> what is kept.
+        seed: of resamples and shuffles.
+    """
+    steps, units = next(iter(history.values())).shape
+    if steps < FEWEST_STEPS:
+        return None
+    random = np.random.default_rng([seed, steps, units])
+
+    def at(rows: np.ndarray | slice, of: History = history) -> np.ndarray:
+        return score({name: values[rows] for name, values in of.items()})
+
+    def halves(of: History) -> tuple[float, float]:
+        odd, even = at(slice(1, None, 2), of), at(slice(0, None, 2), of)
+        return jaccard(choose(odd), choose(even)), correlation(odd, even)
+
+    null = []
+    for _ in range(DRAWS):
+        order = random.permuted(np.tile(np.arange(units), (steps, 1)), axis=1)
+        shuffled = {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
+        null.append([*halves(shuffled), choose(score(shuffled)).mean()])
+    overlaps, correlations, kept = np.array(null).T
+    resampled = [at(np.sort(random.integers(steps, size=steps))) for _ in range(DRAWS)]
+    intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
+    final = choose(score(history))
+    last = range(steps - max(steps // 3, 1), steps)
+    found = halves(history)
+    return Evidence(
+        steps=steps,
+        jaccard=found[0],
+        correlation=found[1],
+        chance_jaccard=float(overlaps.mean()),
+        chance_correlation=float(np.quantile(correlations, LEVEL)),
+        kept_by_chance=float(kept.mean()),
+        stability=float(np.mean([jaccard(final, choose(at(slice(0, end)))) for end in last])),
+        intervals=intervals.tolist(),
+    )

@@ -1,0 +1,84 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The gradient of held-out loss with respect to layer gates, through inner training steps (arXiv 2408.10774, alg. 1).
+
+Inner steps: θ_{k+1} = θ_k − η ∇_θ L_train(θ_k, w), k < K. The outer gradient at gates w is
+
+    dL_val/dw = ∂_w L_val(θ_K) − η Σ_k ∂²_{wθ} L_train(θ_k) λ_{k+1},    λ_k = λ_{k+1} − η ∂²_θ L_train(θ_k) λ_{k+1}
+
+with λ_K = ∇_θ L_val(θ_K). Both products are central differences of gradients along λ, two more passes for each inner
+step; no graph is kept, so gradient checkpointing and sharded parameters need nothing special.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+# length of a difference's step relative to that of the parameters, by the precision of the forward pass: short enough
+# to be straight, long enough to be seen
+DIFFERENCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+@torch.no_grad()
+def unrolled(
+    values: Sequence[torch.Tensor],
+    train: Callable[[], list[torch.Tensor]],
+    held_out: Callable[[], list[torch.Tensor]],
+    gate_gradient: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+    dot: Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], float],
+    steps: int,
+    rate: float,
+    precision: torch.dtype = torch.float32,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The outer gradient, and the training gradient at the parameters as they are; they are as they were afterwards.
+
+    Args:
+        values: the parameters or this rank's shards of them; changed in place and set back, bit by bit.
+        train: gradients of the training loss at the present parameters, in the order of ``values``.
+        held_out: the same of the held-out loss.
+        gate_gradient: ∂L/∂w, float64 of shape (units,), from gradients of L at the present parameters.
+        dot: inner product over all ranks.
+        steps: K, at least 1.
+        rate: η, above 0.
+        precision: of the forward pass.
+    """
+    path: list[list[torch.Tensor]] = []
+    first: list[torch.Tensor] = []
+    for _ in range(steps):
+        gradients = train()
+        first = first or gradients
+        path.append([value.clone() for value in values])
+        torch._foreach_add_(list(values), gradients, alpha=-rate)
+    adjoint = held_out()
+    total = gate_gradient(adjoint)
+    for step, point in enumerate(reversed(path)):
+        if not (length := dot(adjoint, adjoint)):
+            break
+        reach = DIFFERENCE[precision] * (dot(point, point) / length) ** 0.5
+
+        def beside(distance: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+            torch._foreach_copy_(list(values), point)  # noqa: B023
+            torch._foreach_add_(list(values), adjoint, alpha=distance)  # noqa: B023
+            gradients = train()
+            return gradients, gate_gradient(gradients)
+
+        above, gates_above = beside(reach)
+        below, gates_below = beside(-reach)
+        total = total - rate * (gates_above - gates_below) / (2 * reach)
+        if step + 1 < steps:
+            curvature = torch._foreach_sub(above, below)
+            adjoint = list(torch._foreach_sub(adjoint, curvature, alpha=rate / (2 * reach)))
+    torch._foreach_copy_(list(values), path[0])
+    return total, first

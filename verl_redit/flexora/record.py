@@ -1,0 +1,128 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a search has measured, step by step: a file of JSON lines that grows while the run goes on."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verl_redit.flexora.scores import History
+
+FORMAT = 1
+
+
+class BadRecord(ValueError):
+    """A record that cannot be read; the message names file and line."""
+
+
+@dataclass
+class Record:
+    """A search's history.
+
+    Args:
+        settings: the config node ``flexora``.
+        units: unit -> its modules, in the order of the statistics.
+        sizes: LoRA parameters of each unit.
+        model: what the layers belong to: path, model type, LoRA settings.
+        steps: one entry for each step: its number, digest of its prompts, and statistics, or why it was skipped.
+    """
+
+    settings: dict[str, Any]
+    units: dict[str, list[str]]
+    sizes: list[int]
+    model: dict[str, Any]
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, data: str, statistics: dict[str, np.ndarray]) -> None:
+        """Take over one step; a step with a number that is not finite is skipped, and says where it was."""
+        entry: dict[str, Any] = {"step": len(self.steps) + 1, "data": data}
+        for name, values in statistics.items():
+            if not np.isfinite(values).all():
+                unit = list(self.units)[int(np.argmin(np.isfinite(values)))]
+                entry["skipped"] = f"{name} of {unit} is not finite"
+        if "skipped" not in entry:
+            entry["statistics"] = {name: values.tolist() for name, values in statistics.items()}
+        self.steps.append(entry)
+
+    def history(self) -> History:
+        """The statistics of the steps that were not skipped."""
+        rows = defaultdict(list)
+        for entry in self.steps:
+            for name, values in entry.get("statistics", {}).items():
+                rows[name].append(values)
+        return {name: np.array(values) for name, values in rows.items()}
+
+    @property
+    def skipped(self) -> int:
+        """Steps whose gradients were not finite."""
+        return sum("skipped" in entry for entry in self.steps)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The first line of the file."""
+        return {
+            "format": FORMAT,
+            "settings": self.settings,
+            "units": self.units,
+            "sizes": self.sizes,
+            "model": self.model,
+        }
+
+    def write_last(self, file: Path) -> None:
+        """Add the last step to the file.
+
+        Raises:
+            FileExistsError: the first step, and another search's record is there.
+        """
+        if len(self.steps) > 1:
+            with file.open("a") as lines:
+                lines.write(json.dumps(self.steps[-1]) + "\n")
+        elif file.exists():
+            raise FileExistsError(f"{file} is another search's; set flexora.output to another folder, or remove it")
+        else:
+            self.write(file)
+
+    def write(self, file: Path) -> None:
+        """Write all of it."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(line) + "\n" for line in [self.header, *self.steps]))
+
+
+def read(file: Path) -> Record:
+    """Read a record; a last line that was cut off as the run died is left out.
+
+    Raises:
+        BadRecord: no such file, or not the record of a search.
+    """
+    if not file.is_file():
+        raise BadRecord(f"there is no file {file}; a search writes it to flexora.output")
+    entries = []
+    lines = file.read_text().split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            entries.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):  # a whole line ends in a line break
+                raise BadRecord(f"{file}: line {number} is damaged: {error}") from error
+    if not entries or entries[0].get("format") != FORMAT:
+        raise BadRecord(f"{file} is no record of a layer search in format {FORMAT}")
+    header = entries[0]
+    return Record(header["settings"], header["units"], header["sizes"], header["model"], entries[1:])

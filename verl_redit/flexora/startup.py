@@ -1,0 +1,85 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What can be told about a run with Flexora before it trains: its settings, its selection and its adapter."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.selection import BadSelection, Selection, load
+from verl_redit.settings import parse
+
+
+def problems(config: DictConfig) -> Iterator[str]:
+    """One line for each reason why a V1 trainer cannot run with these settings, with the mend."""
+    try:
+        settings = parse(FlexoraConfig, config.flexora, "flexora")
+    except ValueError as error:
+        yield str(error)
+        return
+    actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    if actor.strategy not in ("fsdp", "fsdp2"):
+        yield f"actor_rollout_ref.actor.strategy={actor.strategy}: flexora needs verl's FSDP engine; set fsdp or fsdp2"
+    if model.lora_rank < 1 and not model.get("lora_adapter_path"):
+        yield "actor_rollout_ref.model.lora_rank=0: there is no LoRA to choose layers for; set it to 8, say"
+    if settings.mode != "selected" and actor.ppo_mini_batch_size < 2:
+        yield "actor_rollout_ref.actor.ppo_mini_batch_size=1: a search compares prompt groups; set it to 2 or more"
+    if settings.mode == "selected":
+        try:
+            yield from noise_problems(load(settings.selection or ""), settings.accept_noise)
+        except BadSelection as error:
+            yield f"flexora.selection: {error}"
+
+
+def adapter_problems(peft_config: Any) -> Iterator[str]:
+    """Why an adapter's layers cannot be searched or dropped one by one."""
+    if getattr(peft_config, "use_dora", False):
+        yield "flexora: the adapter uses DoRA, whose layers vLLM does not take; use an adapter without use_dora"
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        if getattr(peft_config, pattern, None):
+            yield (
+                f"flexora: the adapter has a {pattern}, which vLLM does not read: it would scale every layer alike; "
+                "use one rank and one alpha"
+            )
+
+
+def noise_problems(selection: Selection, accept_noise: bool) -> Iterator[str]:
+    """Why a selection should not be trained on."""
+    if selection.beats_chance is False and not accept_noise:
+        yield (
+            f"flexora: {selection.summary}. Such a choice is no better than a random one; search for more steps "
+            "(flexora.search_steps), use all layers, or set flexora.accept_noise=true"
+        )
+
+
+def selection_problems(selection: Selection, modules: Iterable[str]) -> Iterator[str]:
+    """Where the LoRA modules of a model are not those that were chosen."""
+    wanted = {module for unit in selection.chosen for module in unit.modules}
+    found = set(modules)
+    if found == wanted:
+        return
+    for names, told in (
+        (wanted - found, "are chosen, but carry no LoRA"),
+        (found - wanted, "carry LoRA, but are not chosen"),
+    ):
+        if names:
+            examples = ", ".join(sorted(names)[:3])
+            yield (
+                f"flexora: {len(names)} modules {told} ({examples}, …). The selection is of {selection.model['path']} "
+                f"({selection.model['type']}, {len(selection.units)} units); use it with this model and its "
+                "target_modules, and leave exclude_modules to it"
+            )
