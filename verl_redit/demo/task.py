@@ -93,22 +93,6 @@ def write_conversations(rows: list[Problem], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(table), path)
 
 
-def write_conversations(rows: list[Problem], path: Path) -> None:
-    """Write problems with their solutions as a parquet file for verl's supervised trainers."""
-    table: list[dict[str, Any]] = [
-        {
-            "data_source": DATA_SOURCE,
-            "messages": [
-                {"role": "user", "content": row.question},
-                {"role": "assistant", "content": row.solution()},
-            ],
-            "extra_info": {"index": index, "question": row.question},
-        }
-        for index, row in enumerate(rows)
-    ]
-    pq.write_table(pa.Table.from_pylist(table), path)
-
-
 def write_rows(rows: list[Problem], split: str, path: Path) -> None:
     """Write problems as a parquet file in the schema of verl's GSM8K preprocessing."""
     table: list[dict[str, Any]] = [

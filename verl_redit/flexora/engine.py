@@ -39,11 +39,11 @@ from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.layers import lora_factor, unit_of, units_of
 from verl_redit.flexora.priors import prior, spectral
 from verl_redit.flexora.record import Record, read
+from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import conclude, load
 from verl_redit.flexora.startup import adapter_problems, noise_problems, selection_problems
-from verl_redit.flexora.registry import VENDOR
 from verl_redit.plugin import install_early
 from verl_redit.settings import parse
 
