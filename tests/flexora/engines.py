@@ -48,10 +48,10 @@ def save_model(folder: Path, layers: int = LAYERS, seed: int = 0) -> Path:
     return folder
 
 
-def build(model: Path, flexora: dict[str, Any] | None, strategy: str = "fsdp2", **lora: Any):
+def build(model: Path, flexora: dict[str, Any] | None, strategy: str = "fsdp2", lora_rank: int = 4, **lora: Any):
     """An engine, ready to train; ``flexora`` is its config node, None for verl's own."""
     model_config = HFModelConfig(
-        path=str(model), lora_rank=4, lora_alpha=8, use_remove_padding=False, target_modules="all-linear",
+        path=str(model), lora_rank=lora_rank, lora_alpha=8, use_remove_padding=False, target_modules="all-linear",
         enable_gradient_checkpointing=True, override_config={"attn_implementation": "sdpa"},
         lora={} if flexora is None else {"flexora": flexora}, **lora,
     )  # fmt: skip

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The commands of ``verl-redit``: ``doctor`` and ``demo``; ``pool`` and ``report`` have files of their own."""
+"""The commands of ``verl-redit``: ``doctor`` and ``demo``; each group has a file of its own."""
 
 import json
 import sys
@@ -25,9 +25,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from verl_redit.cli import pool, report
+from verl_redit.cli import flexora, pool, report
 
 app = typer.Typer(no_args_is_help=True, help="Plugins for verl.", pretty_exceptions_enable=False)
+app.add_typer(flexora.app, name="flexora")
 app.add_typer(pool.app, name="pool")
 app.add_typer(report.app, name="report")
 console = Console()

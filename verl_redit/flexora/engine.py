@@ -64,7 +64,15 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         self.switch_due = False
 
     def _build_lora_module(self, module):
+        base = module
+        if self.flexora.stop_backward:
+            # for reentrant checkpointing, which verl's is not, transformers, verl and PEFT each ask for gradients of
+            # the embeddings
+            base.disable_input_require_grads()
+            base.enable_input_require_grads = lambda: None
         module = super()._build_lora_module(module)
+        if self.flexora.stop_backward:
+            del base.enable_input_require_grads
         _refuse(adapter_problems(module.peft_config["default"]))
         modules = lora_modules(module)
         if self.flexora.mode == "selected":
@@ -72,8 +80,6 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             _refuse([*selection_problems(selection, modules), *noise_problems(selection, self.flexora.accept_noise)])
         elif self.flexora.method == "spectral":
             self.spectral = self._spectral(modules)
-        if self.flexora.stop_backward:
-            module.get_base_model().disable_input_require_grads()
         return module
 
     def _spectral(self, modules: dict[str, Any]) -> np.ndarray:

@@ -27,7 +27,8 @@ from scipy import stats
 from verl_redit.flexora.scores import History
 
 DRAWS = 200
-LEVEL = 0.95
+LEVEL = 0.95  # of intervals
+LIMIT = 0.975  # of chance; twice, because one of two measures is enough
 FEWEST_STEPS = 4
 
 Score = Callable[[History], np.ndarray]
@@ -42,8 +43,8 @@ class Evidence:
         steps: of the history.
         jaccard: overlap of the units chosen from odd and from even steps, from 0 to 1.
         correlation: Spearman's, of the scores from odd and from even steps.
-        chance_jaccard: mean of the same with shuffled units.
-        chance_correlation: 95th percentile of the same with shuffled units; a result must lie above it.
+        chance_jaccard: 97.5th percentile of the overlap with shuffled units.
+        chance_correlation: the same of the correlation.
         kept_by_chance: share of units that the rule keeps of shuffled ones.
         stability: mean overlap of the final choice with those that the last third of the steps would have given.
         intervals: of each unit's score, over resampled steps, the middle 95 %; shape (units, 2).
@@ -60,8 +61,9 @@ class Evidence:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the two halves agree on the order of units better than shuffled ones in 95 of 100 cases."""
-        return self.correlation > self.chance_correlation
+        """Whether the halves agree on what to choose, or on the order, better than shuffled units do in 95 of 100
+        searches. The overlap sees few good units among many, the correlation a slope over all of them."""
+        return self.jaccard > self.chance_jaccard or self.correlation > self.chance_correlation
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
@@ -113,8 +115,8 @@ def gather(history: History, score: Score, choose: Choose, seed: int) -> Evidenc
         steps=steps,
         jaccard=found[0],
         correlation=found[1],
-        chance_jaccard=float(overlaps.mean()),
-        chance_correlation=float(np.quantile(correlations, LEVEL)),
+        chance_jaccard=float(np.quantile(overlaps, LIMIT)),
+        chance_correlation=float(np.quantile(correlations, LIMIT)),
         kept_by_chance=float(kept.mean()),
         stability=float(np.mean([jaccard(final, choose(at(slice(0, end)))) for end in last])),
         intervals=intervals.tolist(),

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 GRAINS = ["layer", "module"]
-_WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.|^base_model\.model\.")
+_WRAPPERS = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|base_model\.model)\.")
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.")
 # the first number is the layer's; later ones are experts
 _LAYER = re.compile(r"(?P<layer>.*?\.\d+)\.(?P<path>.+)")

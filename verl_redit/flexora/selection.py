@@ -96,11 +96,13 @@ class Selection:
         kept = f"{len(self.chosen)} of {len(self.units)} units chosen by {self.settings['method']}"
         if self.evidence is None:
             return kept + ("" if self.beats_chance is None else f" from {self.scored_steps} steps, too few to judge")
-        agreement, chance = self.evidence["correlation"], self.evidence["chance_correlation"]
-        verdict = "more than" if self.beats_chance else "no more than"
+        found = self.evidence
+        more = "more" if self.beats_chance else "no more"
         return (
-            f"{kept} from {self.scored_steps} steps; the two halves of the steps agree by {agreement:.2f} (rank "
-            f"correlation), {verdict} chance ({chance:.2f})"
+            f"{kept} from {self.scored_steps} steps, {more} than chance: two halves of the steps agree by a Jaccard "
+            f"index of {found['jaccard']:.2f} (chance up to "
+            f"{found['chance_jaccard']:.2f}) and a rank correlation of {found['correlation']:.2f} (chance up to "
+            f"{found['chance_correlation']:.2f})"
         )
 
     @property

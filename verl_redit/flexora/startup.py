@@ -49,6 +49,13 @@ def adapter_problems(peft_config: Any) -> Iterator[str]:
     """Why an adapter's layers cannot be searched or dropped one by one."""
     if getattr(peft_config, "use_dora", False):
         yield "flexora: the adapter uses DoRA, whose layers vLLM does not take; use an adapter without use_dora"
+    if getattr(peft_config, "target_parameters", None):
+        yield (
+            "flexora: the adapter has LoRA on parameters that are no modules (PEFT does this to fused experts under "
+            "all-linear), and exclude_modules does not reach them; list modules instead, for example "
+            "target_modules=[q_proj,k_proj,v_proj,o_proj]"
+        )
+        return
     for pattern in ("rank_pattern", "alpha_pattern"):
         if getattr(peft_config, pattern, None):
             yield (

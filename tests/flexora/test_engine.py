@@ -1,0 +1,335 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""verl's FSDP2 engine with a search beside its training: what is measured, and what stays as it was."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.utils.losses import sft_loss
+
+from tests.flexora import engines
+from tests.flexora.engines import LAYERS, batch, build, history_on, parameters, train
+from verl_redit.flexora.adapter import lora_modules, set_gates
+from verl_redit.flexora.layers import lora_factor, unit_of
+from verl_redit.flexora.parts import TooFewGroups
+from verl_redit.flexora.record import read
+from verl_redit.flexora.search import Factors
+from verl_redit.flexora.selection import load
+
+pytestmark = pytest.mark.usefixtures("alone")
+STEPS = 4
+
+
+@pytest.fixture
+def search(model, tmp_path):
+    """Builds an engine that searches."""
+
+    def built(method: str, **settings):
+        return build(model, {"method": method, "search_steps": 100, "output": str(tmp_path / "out"), **settings})
+
+    return built
+
+
+@pytest.fixture(scope="module")
+def stock(alone, model):
+    """What verl's own engine does in a few steps."""
+    engine = build(model, None)
+    return train(engine, STEPS), parameters(engine)
+
+
+def test_models_without_flexora_get_verls_engine(model):
+    assert type(build(model, None)) is FSDPEngineWithLMHead
+
+
+@pytest.mark.parametrize(
+    "method", ["align", "sign", "sensitivity", "grad_norm", "l1_gate", "spectral", "random", "all"]
+)
+def test_training_is_that_of_the_stock_engine(search, stock, method):
+    engine = search(method)
+    outputs = train(engine, STEPS)
+    for found, expected in zip(outputs, stock[0], strict=True):
+        assert sum(found["loss"]) == pytest.approx(sum(expected["loss"]), rel=1e-6)
+        assert found["metrics"]["grad_norm"] == pytest.approx(expected["metrics"]["grad_norm"], rel=1e-5)
+    for name, value in parameters(engine).items():
+        torch.testing.assert_close(value, stock[1][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["first_order", "unrolled"])
+def test_held_out_groups_do_not_train(search, monkeypatch, method):
+    from verl_redit.flexora import engine as module
+
+    engine = search(method, held_out=0.5)
+    seen = []
+    divided = module.divided
+
+    def remember(*args):
+        seen.append(divided(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "divided", remember)
+    before = parameters(engine)
+    train(engine, 1)
+    moved = parameters(engine)
+    # the same update from the other part alone
+    monkeypatch.undo()
+    alone = build(engine.model_config.path, None)
+    assert all(torch.equal(before[name], value) for name, value in parameters(alone).items())
+    with alone.train_mode():
+        alone.train_batch(seen[0][0], partial(sft_loss, config=None))
+    for name, value in parameters(alone).items():
+        torch.testing.assert_close(moved[name], value)
+
+
+@pytest.mark.parametrize("settings", [
+    {"method": "align"}, {"method": "align", "grain": "module"}, {"method": "first_order"}, {"method": "sign"},
+    {"method": "unrolled", "inner_steps": 2}, {"method": "unrolled", "apply": True},
+], ids=str)  # fmt: skip
+def test_scores_do_not_depend_on_the_number_of_ranks(model, tmp_path, settings):
+    one, after_one = history_on(1, model, settings, 3, tmp_path / "one")
+    two, after_two = history_on(2, model, settings, 3, tmp_path / "two")
+    for statistic, values in one.items():
+        np.testing.assert_allclose(two[statistic], values, rtol=2e-3 if "unrolled" in settings.values() else 1e-4,
+                                   atol=1e-6 * np.abs(values).max())  # fmt: skip
+    for name, value in after_one.items():
+        torch.testing.assert_close(after_two[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_both_factors_give_the_same_gate_gradient(search):
+    engine = search("grad_norm")
+    train(engine, 3)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        FSDPEngineWithLMHead.forward_backward_batch(engine, batch(9), partial(sft_loss, config=None))
+        factors = Factors(engine.module.named_parameters(), "layer", lambda summed: summed)
+        gradients = factors.take()
+    by_b = factors.gate_gradient(gradients)
+    factors.is_b = [not is_b for is_b in factors.is_b]
+    np.testing.assert_allclose(factors.gate_gradient(gradients), by_b, rtol=1e-4, atol=1e-8)
+    assert np.abs(by_b).min() > 0
+
+
+def test_gate_gradients_are_those_of_scaled_layers(search):
+    engine = search("first_order", held_out=0.5)
+    train(engine, 3)
+
+    def loss(gate: float) -> float:
+        gates = dict.fromkeys(engine.record.units, 1.0) | {"model.layers.2": gate}
+        set_gates(engine.module, gates, "layer")
+        with engine.eval_mode():
+            return sum(engine.infer_batch(batch(9), partial(sft_loss, config=None))["loss"])
+
+    slope = (loss(1.01) - loss(0.99)) / 0.02
+    loss(1.0)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        FSDPEngineWithLMHead.forward_backward_batch(engine, batch(9), partial(sft_loss, config=None))
+        gradient = engine.search.factors.gate_gradient(engine.search.factors.take())
+    assert gradient[2] == pytest.approx(slope, rel=0.05, abs=1e-5)
+
+
+def test_a_search_ends_with_a_selection(search, tmp_path):
+    engine = search("align", search_steps=6, k=2)
+    train(engine, 8)
+    selection = load(tmp_path / "out" / "selection.json")
+    assert len(selection.chosen) == 2 and len(selection.units) == LAYERS and selection.scored_steps == 6
+    assert {unit.parameters for unit in selection.units} == {sum(
+        value.numel() for name, value in parameters(engine).items() if ".layers.0." in name
+    )}  # fmt: skip
+    record = read(tmp_path / "out" / "record.jsonl")
+    assert len(record.steps) == 6
+    np.testing.assert_array_equal(record.history()["agreement"], engine.record.history()["agreement"])
+
+
+def test_a_record_is_not_written_over(search):
+    train(search("align"), 1)
+    with pytest.raises(FileExistsError, match="flexora.output"):
+        train(search("align"), 1)
+
+
+def test_steps_without_finite_gradients_are_named_and_counted(search, tmp_path):
+    engine = search("align", search_steps=5)
+
+    def poisoned(model_output, data, dp_group=None):
+        loss, metrics = sft_loss(None, model_output, data, dp_group)
+        return loss * float("nan"), metrics
+
+    train(engine, 2)
+    with engine.train_mode():
+        engine.train_batch(batch(7), poisoned)
+    train(engine, 2, first=2)
+    assert engine.record.skipped == 1
+    lines = [json.loads(line) for line in (tmp_path / "out" / "record.jsonl").read_text().splitlines()]
+    assert lines[3]["step"] == 3 and lines[3]["skipped"].endswith("of model.layers.0 is not finite")
+    selection = load(tmp_path / "out" / "selection.json")
+    assert (selection.scored_steps, selection.skipped_steps) == (4, 1)
+    assert np.isfinite([unit.score for unit in selection.units]).all()
+
+
+def test_a_batch_of_one_group_is_refused(search):
+    engine = search("align")
+    with engine.train_mode(), pytest.raises(TooFewGroups, match="ppo_mini_batch_size"):
+        engine.train_batch(batch(0, rows=1), partial(sft_loss, config=None))
+
+
+def test_rank_zero_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="lora_rank"):
+        build(model, {"output": str(tmp_path)}, lora_rank=0)
+
+
+def of_unit(values: dict[str, torch.Tensor], units: set[str]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in values.items() if unit_of(lora_factor(name)[0], "layer") in units}
+
+
+@pytest.mark.parametrize("switch", ["reset", "keep"])
+def test_one_run_goes_on_with_the_chosen_layers(search, tmp_path, switch):
+    engine = search("align", mode="one_run", search_steps=3, k=2, accept_noise=True, switch=switch)
+    train(engine, 3)
+    selection = load(tmp_path / "out" / "selection.json")
+    chosen = {unit.name for unit in selection.chosen}
+    rest = {unit.name for unit in selection.units} - chosen
+    before = parameters(engine)
+    zeros = [not value.any() for name, value in before.items() if ".lora_B." in name]
+    assert all(zeros) if switch == "reset" else not any(zeros)
+    train(engine, 3, first=3)
+    after = parameters(engine)
+    assert all(torch.equal(before[name], value) for name, value in of_unit(after, rest).items())
+    assert all(not torch.equal(before[name], value) for name, value in of_unit(after, chosen).items())
+    tensors, config = engine.get_per_tensor_param(base_sync_done=True)
+    sent = {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors}
+    assert sent == (chosen if switch == "reset" else chosen | rest)
+    assert config["r"] == 4
+
+
+def test_one_run_refuses_a_choice_that_is_no_more_than_chance(search):
+    engine = search("first_order", mode="one_run", search_steps=4)
+    engine.record.steps = []
+    with pytest.raises(ValueError, match="accept_noise"):
+        train(engine, 4)
+
+
+@pytest.mark.parametrize("stop", [2, 5], ids=["before the switch", "after it"])
+def test_one_run_resumes_on_either_side_of_the_switch(search, tmp_path, stop):
+    settings = dict(mode="one_run", search_steps=4, k=2, accept_noise=True)
+    whole = search("align", **settings, output=str(tmp_path / "whole"))
+    train(whole, 8)
+    first = search("align", **settings, output=str(tmp_path / "stopped"))
+    train(first, stop)
+    first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=stop)
+    train(first, 1, first=stop)  # what it does after the checkpoint is lost
+    second = search("align", **settings, output=str(tmp_path / "stopped"))
+    second.load_checkpoint(str(tmp_path / "checkpoint"))
+    train(second, 8 - stop, first=stop)
+    for name, value in parameters(second).items():
+        assert torch.equal(value, parameters(whole)[name])
+    assert (tmp_path / "stopped" / "record.jsonl").read_text().split("\n")[1:] == (
+        tmp_path / "whole" / "record.jsonl"
+    ).read_text().split("\n")[1:]
+
+
+def test_a_checkpoint_of_another_search_is_refused(search, tmp_path):
+    first = search("align")
+    train(first, 1)
+    first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=1)
+    with pytest.raises(ValueError, match="other settings"):
+        search("align", k=1).load_checkpoint(str(tmp_path / "checkpoint"))
+
+
+def logits(engine) -> torch.Tensor:
+    with engine.eval_mode(), torch.no_grad():
+        return engine.module(torch.arange(5, 17)[None]).logits
+
+
+def test_applied_gates_reach_rollouts_in_b(search, model):
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from transformers import AutoModelForCausalLM
+
+    engine = search("first_order", apply=True, search_steps=6)
+    train(engine, 5)
+    assert len(set(engine.gates.values())) == LAYERS and np.mean(list(engine.gates.values())) == pytest.approx(1)
+    tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
+    plain = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    )
+    set_peft_model_state_dict(plain, dict(tensors))
+    with torch.no_grad():
+        sampled = plain.eval()(torch.arange(5, 17)[None]).logits
+    torch.testing.assert_close(sampled, logits(engine), rtol=1e-4, atol=1e-5)
+    before = engine.gates
+    train(engine, 1, first=5)
+    assert before and not engine.gates  # folded into B at the search's end
+
+
+def test_folding_gates_changes_nothing(search):
+    engine = search("first_order", apply=True)
+    train(engine, 5)
+    before = logits(engine)
+    engine._fold_gates()
+    torch.testing.assert_close(logits(engine), before, rtol=1e-4, atol=1e-6)
+    scales = {module.scaling["default"] for module in lora_modules(engine.module).values()}
+    assert scales == {2.0}
+
+
+@pytest.fixture
+def selection(search, tmp_path):
+    """File of a selection of the model's two lowest layers of three by agreement."""
+    train(search("align", search_steps=4, k=2), 4)
+    return tmp_path / "out" / "selection.json"
+
+
+def selected(model, file, **settings):
+    node = {"mode": "selected", "selection": str(file), "accept_noise": True, **settings}
+    return build(model, node, exclude_modules=load(file).exclude_modules)
+
+
+def test_a_selected_run_trains_the_chosen_layers_alone(model, selection):
+    engine = selected(model, selection)
+    train(engine, 2)
+    chosen = {unit.name for unit in load(selection).chosen}
+    assert {unit_of(lora_factor(name)[0], "layer") for name in parameters(engine)} == chosen
+    tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
+    assert {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors} == chosen
+
+
+def test_a_selection_for_another_model_is_refused(selection, tmp_path_factory):
+    other = engines.save_model(tmp_path_factory.mktemp("other") / "model", layers=2)
+    with pytest.raises(ValueError, match="6 units"):
+        selected(other, selection)
+
+
+def test_a_model_that_does_not_exclude_the_rest_is_refused(model, selection):
+    with pytest.raises(ValueError, match="carry LoRA, but are not chosen"):
+        build(model, {"mode": "selected", "selection": str(selection), "accept_noise": True})
+
+
+def test_the_backward_pass_stops_at_the_lowest_chosen_layer(model, selection, tmp_path):
+    reached: dict[bool, set[int]] = {}
+    gradients = {}
+    for stop in (False, True):
+        engine = selected(model, selection, stop_backward=stop)
+        layers = engine.module.get_base_model().model.layers
+        reached[stop] = set()
+        for number, layer in enumerate(layers):
+            layer.register_full_backward_hook(lambda *_, number=number, stop=stop: reached[stop].add(number))
+        train(engine, 2)
+        gradients[stop] = parameters(engine)
+    lowest = min(int(unit.name.split(".")[-1]) for unit in load(selection).chosen)
+    assert reached[False] == set(range(LAYERS))
+    assert reached[True] == set(range(lowest, LAYERS)) or reached[True] == set(range(lowest + 1, LAYERS))
+    for name, value in gradients[True].items():
+        assert torch.equal(value, gradients[False][name])
