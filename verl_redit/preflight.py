@@ -36,6 +36,8 @@ from verl_redit.closed_loop import (
 )
 from verl_redit.settings import listed
 
+NODES = ("redit", "paft", "flexora", "host")
+
 logger = logging.getLogger(__name__)
 _claims: dict[Path, IO] = {}  # locks held until this process ends
 
@@ -69,7 +71,7 @@ def check_before_run(main_ppo: ModuleType) -> None:
 def check(config: DictConfig) -> None:
     """Raise ConfigError if a run that uses the suite cannot work; a run that does not use it is left alone."""
     uses_redit = OmegaConf.select(config, "reward.reward_manager.name") == "redit"
-    uses_suite = uses_redit or any(node in config for node in ("redit", "paft", "host")) or is_closed_loop(config)
+    uses_suite = uses_redit or any(node in config for node in NODES) or is_closed_loop(config)
     if not (uses_suite or plugin.on_cpu_host()):
         return
     if problems := list(_problems(config, uses_redit)) or list(_resume_problems(config)):
@@ -102,6 +104,10 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
         from verl_redit.paft import startup as paft_startup
 
         yield from paft_startup.problems(config)
+    if "flexora" in config:
+        from verl_redit.flexora import startup as flexora_startup
+
+        yield from flexora_startup.problems(config)
 
 
 def _resume_problems(config: DictConfig) -> Iterator[str]:

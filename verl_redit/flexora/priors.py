@@ -50,8 +50,8 @@ def tail_exponent(weight: torch.Tensor) -> float:
     """
     eigenvalues = torch.linalg.svdvals(weight.float()) ** 2
     upper = eigenvalues[: max(len(eigenvalues) // 2, 2)].log()
-    spread = (upper[:-1] - upper[-1]).mean()
-    return float(1 + 1 / spread) if spread > 0 else float("inf")
+    spread = (upper[:-1] - upper[-1]).mean().clamp(min=1e-6)  # equal eigenvalues have no tail at all
+    return float(1 + 1 / spread)
 
 
 def spectral(units: Mapping[str, Sequence[str]], weights: Mapping[str, torch.Tensor]) -> np.ndarray:

@@ -104,25 +104,32 @@ class Record:
         file.write_text("".join(json.dumps(line) + "\n" for line in [self.header, *self.steps]))
 
 
-def read(file: Path) -> Record:
+def read(file: str | Path) -> Record:
     """Read a record; a last line that was cut off as the run died is left out.
 
     Raises:
         BadRecord: no such file, or not the record of a search.
     """
-    if not file.is_file():
-        raise BadRecord(f"there is no file {file}; a search writes it to flexora.output")
-    entries = []
-    lines = file.read_text().split("\n")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise BadRecord(f"there is no file {path}; a search writes record.jsonl to flexora.output")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"{path}: byte {error.start} is not UTF-8, so it is no record of a layer search") from error
+    entries: list[Any] = []
     for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
         try:
-            entries.append(json.loads(line))
+            entries += [json.loads(line)] if line else []
         except ValueError as error:
+            if not entries:
+                break
             if number < len(lines):  # a whole line ends in a line break
-                raise BadRecord(f"{file}: line {number} is damaged: {error}") from error
-    if not entries or entries[0].get("format") != FORMAT:
-        raise BadRecord(f"{file} is no record of a layer search in format {FORMAT}")
-    header = entries[0]
+                raise BadRecord(f"{path}: line {number} is damaged: {error}") from error
+    header = entries[0] if entries and isinstance(entries[0], dict) else {}
+    if header.get("format") != FORMAT or not {"settings", "units", "sizes", "model"} <= header.keys():
+        raise BadRecord(f"{path} is no record of a layer search in format {FORMAT} (record.jsonl)")
+    for number, entry in enumerate(entries[1:], start=2):
+        if any(len(values) != len(header["units"]) for values in entry.get("statistics", {}).values()):
+            raise BadRecord(f"{path}: line {number} has not one number for each of {len(header['units'])} units")
     return Record(header["settings"], header["units"], header["sizes"], header["model"], entries[1:])

@@ -26,6 +26,7 @@ from verl_redit.flexora.pictures import Grid, draw, grid
 from verl_redit.flexora.selection import Selection, Unit
 from verl_redit.paft.robustness.pictures import base64_png
 
+AGREEMENT = {"Jaccard index": "jaccard", "correlation": "linear", "rank correlation": "correlation"}
 BAR = 24
 MARK = "●"
 
@@ -38,12 +39,10 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
     if found := selection.evidence:
         kept = len(selection.chosen) / len(selection.units)
         rows = [
-            ["odd and even steps: Jaccard index", f"{found['jaccard']:.2f}", f"up to {found['chance_jaccard']:.2f}"],
-            [
-                "odd and even steps: rank correlation",
-                f"{found['correlation']:.2f}",
-                f"up to {found['chance_correlation']:.2f}",
-            ],
+            [f"odd and even steps: {name}", f"{found[key]:.2f}", f"up to {found[f'chance_{key}']:.2f}"]
+            for name, key in AGREEMENT.items()
+        ]
+        rows += [
             ["share of units that the rule keeps", f"{kept:.0%}", f"{found['kept_by_chance']:.0%}"],
             ["stability over the last third of the steps", f"{found['stability']:.2f}", "–"],
         ]

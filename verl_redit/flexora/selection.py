@@ -72,7 +72,7 @@ class Selection:
         scored_steps: updates that were scored.
         skipped_steps: updates whose gradients were not finite.
         data_hash: 64 bits of the prompts seen, as hexadecimal text.
-        versions: package -> version at the search.
+        versions: package -> version where it was written.
     """
 
     units: list[Unit]
@@ -100,9 +100,8 @@ class Selection:
         more = "more" if self.beats_chance else "no more"
         return (
             f"{kept} from {self.scored_steps} steps, {more} than chance: two halves of the steps agree by a Jaccard "
-            f"index of {found['jaccard']:.2f} (chance up to "
-            f"{found['chance_jaccard']:.2f}) and a rank correlation of {found['correlation']:.2f} (chance up to "
-            f"{found['chance_correlation']:.2f})"
+            f"index of {found['jaccard']:.2f} (chance up to {found['chance_jaccard']:.2f}) and a correlation of "
+            f"{found['linear']:.2f} (chance up to {found['chance_linear']:.2f})"
         )
 
     @property

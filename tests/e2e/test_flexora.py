@@ -1,0 +1,153 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Flexora through verl's entry points: a search, a run on what it chose, and both in one run; RL and supervised."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.e2e.conftest import metrics_of
+from verl_redit.demo import task
+from verl_redit.flexora.layers import layer_of, lora_factor
+from verl_redit.flexora.record import read
+from verl_redit.flexora.selection import load
+
+pytestmark = pytest.mark.e2e
+# two mini-batches in each of two steps: four updates
+RL = [
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+    "actor_rollout_ref.rollout.calculate_log_probs=true",
+]
+
+
+def trained_layers(checkpoint: Path) -> set[str]:
+    """Layers with LoRA in an FSDP checkpoint of verl's."""
+    shard = next(checkpoint.glob("model_world_size_*_rank_0.pt"))
+    names = torch.load(shard, weights_only=False, map_location="cpu")
+    return {layer_of(factor[0]) for name in names if (factor := lora_factor(name))}
+
+
+@pytest.fixture(scope="module")
+def search(train, tmp_path_factory):
+    """A search over all four updates; accepted as it is, because four updates of a tiny model show nothing."""
+    return train(
+        tmp_path_factory.mktemp("search") / "run", "+flexora=search", "flexora.search_steps=4", "flexora.k=2",
+        "trainer.save_freq=2", *RL, redit=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def selection(search):
+    return search / "checkpoints" / "flexora" / "selection.json"
+
+
+def test_a_search_scores_every_update_and_chooses(search, selection):
+    record = read(selection.parent / "record.jsonl")
+    assert len(record.steps) == 4 and len(record.units) == len(
+        trained_layers(search / "checkpoints/global_step_2/actor")
+    )
+    chosen = load(selection)
+    assert len(chosen.chosen) == 2 and chosen.scored_steps + chosen.skipped_steps == 4
+    assert metrics_of(search)[2]["actor/flexora/step"] == 3.5  # the mean over the step's two mini-batches
+
+
+def same_log_probs(folder: Path) -> bool:
+    """Whether the actor and vLLM agree, at steps before which the adapter was synced."""
+    steps = metrics_of(folder)
+    return all(steps[step]["training/rollout_probs_diff_max"] < 1e-3 for step in (1, 2))
+
+
+def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
+    run = train(
+        tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
+        "flexora.stop_backward=true", "trainer.save_freq=2", *RL, redit=False,
+    )  # fmt: skip
+    wanted = {unit.name for unit in load(selection).chosen}
+    assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted
+    assert same_log_probs(run)
+
+
+def test_one_run_searches_and_goes_on_with_the_suites_trainer(train, tmp_path):
+    run = train(
+        tmp_path / "run", "+flexora=one_run", "flexora.search_steps=2", "flexora.k=2", "flexora.accept_noise=true",
+        "trainer.v1.trainer_mode=redit_sync", "trainer.save_freq=2", *RL,
+    )  # fmt: skip
+    chosen = {unit.name for unit in load(run / "checkpoints/flexora/selection.json").chosen}
+    weights = torch.load(
+        next((run / "checkpoints/global_step_2/actor").glob("model_world_size_*_rank_0.pt")), weights_only=False
+    )
+    of_layer: dict[str, bool] = {}
+    for name, value in weights.items():
+        if (factor := lora_factor(name)) and factor[1] == "B":
+            local = value.to_local() if hasattr(value, "to_local") else value
+            of_layer[layer_of(factor[0])] = of_layer.get(layer_of(factor[0]), False) or bool(local.any())
+    assert {layer for layer, moved in of_layer.items() if moved} == chosen
+    assert same_log_probs(run)
+
+
+@pytest.fixture(scope="module")
+def finetune(workspace, tmp_path_factory):
+    """Six supervised updates on two FSDP2 ranks."""
+    data = tmp_path_factory.mktemp("supervised")
+    task.write_conversations(task.problems(200, 0, "train"), data / "train.parquet")
+
+    def run(folder: Path, *overrides: str) -> Path:
+        folder.mkdir(parents=True)
+        arguments = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+            "-m", "verl.trainer.sft_trainer", f"data.train_files={data / 'train.parquet'}",
+            "data.train_batch_size=32", "data.micro_batch_size_per_gpu=8", "data.max_length=256", "data.num_workers=0",
+            f"model.path={workspace / 'model'}", "model.use_remove_padding=false", "model.lora_rank=8",
+            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2",
+            "engine.use_torch_compile=false", "optim.lr=1e-3",
+            f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.total_epochs=1",
+            "trainer.logger=[console,file]", "trainer.save_freq=6", "trainer.device=cpu",
+            "trainer.n_gpus_per_node=2", f"hydra.run.dir={folder / 'hydra'}", *overrides,
+        ]  # fmt: skip
+        settings = {
+            "VERL_PLATFORM": "cpu",
+            "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
+            "OMP_NUM_THREADS": "1",
+        }
+        with (folder / "log.txt").open("w") as log:
+            code = subprocess.run(
+                arguments, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=folder
+            ).returncode
+        assert code == 0, (folder / "log.txt").read_text()[-3000:]
+        return folder
+
+    return run
+
+
+def losses(folder: Path) -> list[float]:
+    entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [entry["data"]["train/loss"] for entry in entries if "train/loss" in entry["data"]]
+
+
+def test_supervised_search_and_training_on_its_choice(finetune, tmp_path):
+    searched = finetune(tmp_path / "search", "+flexora=sft_search", "flexora.search_steps=5", "flexora.k=1")
+    file = searched / "checkpoints/flexora/selection.json"
+    selected = finetune(
+        tmp_path / "selected", "+flexora=sft_selected", f"flexora.selection={file}", "flexora.accept_noise=true"
+    )
+    chosen = {unit.name for unit in load(file).chosen}
+    assert trained_layers(selected / "checkpoints/global_step_6") == chosen
+    assert losses(searched)[-1] < losses(searched)[0] and losses(selected)[-1] < losses(selected)[0]

@@ -1,0 +1,164 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Settings, parts of a batch and files that cannot be used: told at once, with the mend."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.parts import TooFewGroups, group_of, other_part
+from verl_redit.flexora.record import Record
+from verl_redit.flexora.selection import conclude, load
+from verl_redit.flexora.startup import adapter_problems, problems, selection_problems
+from verl_redit.settings import parse
+
+UNITS = {f"model.layers.{n}": [f"model.layers.{n}.self_attn.{m}_proj" for m in "qv"] for n in range(4)}
+MODEL = {"path": "/model", "type": "qwen2", "lora_rank": 8, "exclude_modules": None}
+
+
+@pytest.fixture
+def selection(tmp_path):
+    """A file that chooses two of four layers, from steps that agree or from noise."""
+
+    def written(signal: float = 1.0):
+        record = Record({}, UNITS, [16] * 4, MODEL)
+        random = np.random.default_rng(0)
+        for _ in range(40):
+            shared = random.normal(size=4) + signal * np.array([0, 9, 0, 9])
+            record.add("", {"agreement": shared, "energy": np.full(4, 10.0)})
+        conclude(record, FlexoraConfig(rule="top_k", k=2)).write(tmp_path / "selection.json")
+        return tmp_path / "selection.json"
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["flexora.method=aling"], "flexora.method: 'aling'; did you mean 'align'"),
+        (["flexora.grain=head"], "flexora.grain"),
+        (["flexora.search_steps=0"], "flexora.search_steps: 0"),
+        (["flexora.held_out=1.0"], "flexora.held_out: 1.0"),
+        (["flexora.budget=0"], "flexora.budget"),
+        (["flexora.k=0"], "flexora.k: 0"),
+        (["flexora.apply=true"], "flexora.apply: method=align has no gates; use unrolled or first_order"),
+        (["flexora.rule=positive"], "flexora.rule: positive is the paper's"),
+        (["flexora.selection=/file"], "flexora.selection"),
+        (["+flexora.layers=2"], "flexora.layers: unknown key"),
+        (["actor_rollout_ref.model.lora_rank=0"], "actor_rollout_ref.model.lora_rank=0"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "ppo_mini_batch_size=1"),
+        (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron"),
+    ],
+)
+def test_a_mistake_is_told_by_the_name_of_its_setting(verl_config, overrides, expected):
+    config = verl_config("+flexora=search", "actor_rollout_ref.model.lora_rank=8", *overrides)
+    assert any(expected in problem for problem in problems(config))
+
+
+def test_a_search_that_can_run_has_no_problem(verl_config):
+    assert not list(problems(verl_config("+flexora=search", "actor_rollout_ref.model.lora_rank=8")))
+
+
+def test_defaults_of_the_group_are_those_of_the_code(verl_config):
+    config = verl_config("+flexora=search")
+    assert parse(FlexoraConfig, config.flexora, "flexora") == replace(FlexoraConfig(), output=config.flexora.output)
+
+
+def test_a_selected_run_takes_its_layers_from_the_file(verl_config, selection):
+    file = selection()
+    config = verl_config("+flexora=selected", f"flexora.selection={file}", "actor_rollout_ref.model.lora_rank=8")
+    assert not list(problems(config))
+    assert config.actor_rollout_ref.model.exclude_modules == r"model\.layers\.(?:0|2)\..*"
+
+
+def test_noise_is_refused_unless_accepted(verl_config, selection):
+    arguments = ["+flexora=selected", f"flexora.selection={selection(0.0)}", "actor_rollout_ref.model.lora_rank=8"]
+    assert any("no more than chance" in problem for problem in problems(verl_config(*arguments)))
+    assert not list(problems(verl_config(*arguments, "flexora.accept_noise=true")))
+
+
+@pytest.mark.parametrize("setting", ["flexora.selection=null", "flexora.selection=/nowhere.json"])
+def test_a_selected_run_without_its_file_is_refused(verl_config, setting):
+    config = verl_config("+flexora=selected", setting, "actor_rollout_ref.model.lora_rank=8")
+    assert any("selection" in problem for problem in problems(config))
+
+
+def test_modules_that_differ_from_the_selection_are_named(selection):
+    chosen = load(selection())
+    wanted = [*UNITS["model.layers.1"], *UNITS["model.layers.3"]]
+    assert not list(selection_problems(chosen, wanted))
+    assert "model.layers.3.self_attn.q_proj" in list(selection_problems(chosen, wanted[:2]))[0]
+    assert "carry LoRA, but are not chosen" in list(selection_problems(chosen, [*wanted, "model.layers.0.q"]))[0]
+
+
+def test_what_was_excluded_before_stays_excluded():
+    record = Record({}, UNITS, [16] * 4, MODEL | {"exclude_modules": ".*k_proj"})
+    record.add("", {"prior": np.arange(4.0)})
+    chosen = conclude(record, FlexoraConfig(method="last", k=3))
+    assert chosen.exclude_modules == r"(?:.*k_proj)|model\.layers\.(?:0)\..*"
+
+
+class Adapter:
+    """An adapter's config with one setting."""
+
+    def __init__(self, **settings):
+        vars(self).update(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
+        ({"target_parameters": ["down_proj"]}, "target_modules"),
+    ],
+)
+def test_adapters_that_vllm_would_scale_wrongly_are_refused(settings, told):
+    assert told in next(adapter_problems(Adapter(**settings)))
+
+
+def test_a_plain_adapter_is_taken():
+    assert not list(
+        adapter_problems(Adapter(use_dora=False, rank_pattern={}, alpha_pattern={}, target_parameters=None))
+    )
+
+
+groups = st.sets(st.integers(0, 1000).map(lambda number: group_of([number])), min_size=2, max_size=40)
+
+
+@given(groups, st.floats(0.01, 0.99), st.integers(0, 5), st.integers(1, 500))
+def test_the_other_part_is_neither_empty_nor_everything(names, share, seed, step):
+    other = other_part(names, share, seed, step)
+    assert 0 < len(other) < len(names) and other < names
+    assert other == other_part(sorted(names, reverse=True), share, seed, step)
+    assert abs(len(other) - share * len(names)) <= 1
+
+
+def test_the_other_part_rotates():
+    names = {group_of([number]) for number in range(8)}
+    drawn = [other_part(names, 0.25, 0, step) for step in range(60)]
+    assert set.union(*drawn) == names
+    counts = [sum(name in other for other in drawn) for name in names]
+    assert 5 <= min(counts) and max(counts) <= 28
+
+
+def test_one_group_cannot_be_divided():
+    with pytest.raises(TooFewGroups, match="mini-batch of 1 prompt group"):
+        other_part(["a", "a"], 0.5, 0, 1)
