@@ -14,8 +14,6 @@
 
 """verl's own FSDP engine on a tiny model, in this process or in several, with and without Flexora."""
 
-import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,13 @@ import torch
 import torch.multiprocessing
 from tensordict import TensorDict
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from verl.trainer.config import CheckpointConfig
-from verl.utils import tensordict_utils as tu
-from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
-from verl.workers.engine import EngineRegistry
-from verl.workers.utils.losses import sft_loss
 
+from verl_redit.demo import engine as local
 from verl_redit.demo import model as demo
+from verl_redit.demo.engine import join
 from verl_redit.demo.task import problems
 
 LAYERS = 6
-FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def save_model(folder: Path, layers: int = LAYERS, seed: int = 0) -> Path:
@@ -48,24 +42,9 @@ def save_model(folder: Path, layers: int = LAYERS, seed: int = 0) -> Path:
     return folder
 
 
-def build(model: Path, flexora: dict[str, Any] | None, strategy: str = "fsdp2", lora_rank: int = 4, **lora: Any):
+def build(model: Path, flexora: dict[str, Any] | None, **settings: Any):
     """An engine, ready to train; ``flexora`` is its config node, None for verl's own."""
-    model_config = HFModelConfig(
-        path=str(model), lora_rank=lora_rank, lora_alpha=8, use_remove_padding=False, target_modules="all-linear",
-        enable_gradient_checkpointing=True, override_config={"attn_implementation": "sdpa"},
-        lora={} if flexora is None else {"flexora": flexora}, **lora,
-    )  # fmt: skip
-    model_config.model_type = "language_model"
-    engine = EngineRegistry.new(
-        model_type="language_model", backend=strategy, model_config=model_config,
-        engine_config=FSDPEngineConfig(strategy=strategy, mixed_precision=FLOAT32, use_torch_compile=False,
-                                       fsdp_size=-1, use_remove_padding=False),
-        optimizer_config=FSDPOptimizerConfig(lr=1e-3, weight_decay=0.1, total_training_steps=50),
-        checkpoint_config=CheckpointConfig(),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    engine.initialize()
-    return engine
+    return local.build(model, flexora, enable_gradient_checkpointing=True, **settings)
 
 
 def batch(step: int, rows: int = 8, repeats: int = 2, rank: int = 0, ranks: int = 1) -> TensorDict:
@@ -79,29 +58,12 @@ def batch(step: int, rows: int = 8, repeats: int = 2, rank: int = 0, ranks: int 
             ids.append(torch.cat([prompt, answer]))
             masks.append(torch.cat([torch.zeros_like(prompt), torch.ones_like(answer)]))
     own = slice(rank, None, ranks)
-    nested = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
-    return tu.get_tensordict(
-        {
-            "input_ids": nested(ids[own]),
-            "loss_mask": nested(masks[own]),
-            "position_ids": nested([torch.arange(len(row)) for row in ids[own]]),
-        },
-        non_tensor_dict={
-            "use_remove_padding": False, "use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2, "temperature": 1.0,
-            "global_batch_size": rows * repeats, "pad_mode": "no_padding", "pad_token_id": 0,
-        },
-    )  # fmt: skip
+    return local.supervised_batch(ids[own], masks[own], 2, rows * repeats)
 
 
 def train(engine, steps: int, rank: int = 0, ranks: int = 1, first: int = 0) -> list[dict]:
     """Update ``steps`` times; returns the engine's outputs."""
-    outputs = []
-    with engine.train_mode():
-        for step in range(first, first + steps):
-            data = batch(step, rank=rank, ranks=ranks)
-            outputs.append(engine.train_batch(data, partial(sft_loss, config=None)))
-            engine.lr_scheduler_step()
-    return outputs
+    return [local.update(engine, batch(step, rank=rank, ranks=ranks)) for step in range(first, first + steps)]
 
 
 def parameters(engine) -> dict[str, torch.Tensor]:
@@ -111,14 +73,6 @@ def parameters(engine) -> dict[str, torch.Tensor]:
         for name, value in engine.module.named_parameters()
         if "lora_" in name
     }
-
-
-def join(rank: int, ranks: int, store: Path) -> None:
-    """Enter a process group of this many processes."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.FileStore(str(store), ranks), rank=rank, world_size=ranks
-    )
 
 
 def _history(rank: int, ranks: int, model: Path, flexora: dict[str, Any], steps: int, folder: Path) -> None:

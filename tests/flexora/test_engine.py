@@ -242,6 +242,20 @@ def test_one_run_resumes_on_either_side_of_the_switch(search, tmp_path, stop):
     ).read_text().split("\n")[1:]
 
 
+def test_a_choice_without_a_search_trains_from_the_start_and_resumes(search, tmp_path):
+    settings = dict(mode="one_run", k=2)
+    whole, first = (search("last", **settings) for _ in range(2))
+    train(whole, 4)
+    train(first, 2)
+    first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=2)
+    second = search("last", **settings)
+    second.load_checkpoint(str(tmp_path / "checkpoint"))
+    train(second, 2, first=2)
+    for name, value in parameters(second).items():
+        assert torch.equal(value, parameters(whole)[name])
+    assert not any(value.any() for name, value in parameters(second).items() if "layers.0" in name and "lora_B" in name)
+
+
 def test_a_checkpoint_of_another_search_is_refused(search, tmp_path):
     first = search("align")
     train(first, 1)

@@ -194,3 +194,21 @@ def select(
     selection = conclude(searched, settings)
     selection.write(out)
     console.out(f"{selection.summary}; written to {out}")
+
+
+@app.command()
+@_told()
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="global_step_K/actor of an RL run, or a supervised global_step_K."),
+    ],
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    base_model: Annotated[str | None, typer.Option(help="Name or path of the model that the adapter is for.")] = None,
+) -> None:
+    """Write a checkpoint's LoRA as a plain PEFT adapter, on exactly the modules that were trained."""
+    from verl_redit.flexora.export import export as write
+
+    done = write(checkpoint, out, base_model)
+    left_out = f"; left out, as their B is zero: {len(done.left_out)}" if done.left_out else ""
+    console.out(f"{out}: LoRA on {len(done.modules)} modules{left_out}")

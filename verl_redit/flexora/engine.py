@@ -38,7 +38,7 @@ from verl_redit.flexora.batches import divided, groups_of, joined, normalised, t
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.layers import lora_factor, unit_of, units_of
 from verl_redit.flexora.priors import prior, spectral
-from verl_redit.flexora.record import Record, read
+from verl_redit.flexora.record import Record, checkpointed, read
 from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
@@ -193,7 +193,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         if self.flexora.mode == "one_run":
             _refuse(noise_problems(selection, self.flexora.accept_noise))
             self.dropped = {unit.name for unit in selection.units if not unit.chosen}
-            self.switch_due = self.flexora.switch == "reset"
+            self.switch_due = self.flexora.switch == "reset" and self.method.passes != "none"
         self.search = None
 
     @torch.no_grad()
@@ -251,13 +251,13 @@ class FlexoraEngine(FSDPEngineWithLMHead):
     def save_checkpoint(self, local_path, *args, **kwargs):
         super().save_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode != "selected":
-            self.record.write(self._checkpointed(local_path))
+            self.record.write(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
 
     def load_checkpoint(self, local_path, *args, **kwargs):
         super().load_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode == "selected" or self.method.passes == "none":
             return
-        saved = read(self._checkpointed(local_path))
+        saved = read(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
         if saved.header != self.record.header:
             raise ValueError(
                 f"flexora: {local_path} was written by a search with other settings or layers; set them back, or begin "
@@ -271,10 +271,6 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         if len(saved.steps) >= self.flexora.search_steps:
             self._conclude()
             self.switch_due = False
-
-    def _checkpointed(self, local_path: str) -> Path:
-        # on every rank, as verl's own files: machines need not share a disk
-        return Path(local_path) / f"flexora_world_size_{torch.distributed.get_world_size()}_rank_{self.rank}.jsonl"
 
 
 def _flat(lists: Iterable[list]) -> list:

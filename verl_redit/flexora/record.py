@@ -88,12 +88,12 @@ class Record:
         """Add the last step to the file.
 
         Raises:
-            FileExistsError: the first step, and another search's record is there.
+            FileExistsError: this is the first step, and another record is there.
         """
         if len(self.steps) > 1:
             with file.open("a") as lines:
                 lines.write(json.dumps(self.steps[-1]) + "\n")
-        elif file.exists():
+        elif file.exists() and file.read_text() != self._text:
             raise FileExistsError(f"{file} is another search's; set flexora.output to another folder, or remove it")
         else:
             self.write(file)
@@ -101,7 +101,16 @@ class Record:
     def write(self, file: Path) -> None:
         """Write all of it."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(json.dumps(line) + "\n" for line in [self.header, *self.steps]))
+        file.write_text(self._text)
+
+    @property
+    def _text(self) -> str:
+        return "".join(json.dumps(line) + "\n" for line in [self.header, *self.steps])
+
+
+def checkpointed(checkpoint: Path, ranks: int, rank: int) -> Path:
+    """Where a rank keeps the record in a checkpoint of verl's: beside its shard, as machines need not share a disk."""
+    return checkpoint / f"flexora_world_size_{ranks}_rank_{rank}.jsonl"
 
 
 def read(file: str | Path) -> Record:
