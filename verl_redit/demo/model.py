@@ -53,14 +53,14 @@ def build_tokenizer(corpus: list[str], size: int = 448) -> PreTrainedTokenizerFa
     return fast
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
-    """About 0.9 M parameters. Heads of 32 because vLLM's CPU attention takes no smaller ones; the vocabulary is as
-    long as the tokenizer because vLLM masks the rest and training does not."""
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int, layers: int = 4) -> Qwen2ForCausalLM:
+    """About 0.9 M parameters with four layers. Heads of 32 because vLLM's CPU attention takes no smaller ones; the
+    vocabulary is as long as the tokenizer because vLLM masks the rest and training does not."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
@@ -80,9 +80,10 @@ def bare(problem: Problem, draw: random.Random | None = None) -> list[dict[str, 
     return [{"role": "user", "content": problem.question}]
 
 
-def _encode(
+def encode(
     tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str
 ) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt, and of the response with its end."""
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer.encode(prompt), tokenizer.encode(response) + [tokenizer.eos_token_id]
 
@@ -105,6 +106,7 @@ def warm_start(
     steps: int,
     progress: Callable[[int, float], None],
     ask: Callable[[Problem, random.Random], list[dict[str, str]]] = bare,
+    layers: int = 4,
 ) -> Qwen2ForCausalLM:
     """Train on demonstrations of mixed quality with AdamW, linear warm-up and cosine decay.
 
@@ -114,14 +116,15 @@ def warm_start(
         steps: batches of 64.
         progress: called with the step and the loss after each step.
         ask: how a problem is put, as chat messages.
+        layers: decoder layers of the model.
     """
     draw = random.Random(f"{seed}/warm start")
-    model = build_model(tokenizer, seed)
+    model = build_model(tokenizer, seed, layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     for step in range(1, steps + 1):
         chosen = [draw.choice(problems) for _ in range(BATCH)]
         ids, labels = _batch(
-            [_encode(tokenizer, ask(problem, draw), demonstration(problem, draw)) for problem in chosen],
+            [encode(tokenizer, ask(problem, draw), demonstration(problem, draw)) for problem in chosen],
             tokenizer.pad_token_id,
         )
         rate = min(step / 30, 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -144,7 +147,7 @@ def sampled_accuracy(
     from verl.utils.reward_score.gsm8k import compute_score
 
     tokenizer.padding_side = "left"
-    prompts = [_encode(tokenizer, bare(row), "")[0] for row in problems]
+    prompts = [encode(tokenizer, bare(row), "")[0] for row in problems]
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
