@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from verl.utils.metric import Metric
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.losses import sft_loss
 
@@ -68,6 +69,20 @@ def test_training_is_that_of_the_stock_engine(search, stock, method):
         assert found["metrics"]["grad_norm"] == pytest.approx(expected["metrics"]["grad_norm"], rel=1e-5)
     for name, value in parameters(engine).items():
         torch.testing.assert_close(value, stock[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_of_both_halves_are_those_of_the_batch(search, model):
+    def told(model_output, data, dp_group=None):
+        loss, _ = sft_loss(None, model_output, data, dp_group)
+        return loss, {"loss": Metric("sum", loss), "rows": [len(data)]}
+
+    found = []
+    for engine in (build(model, None), search("align")):
+        with engine.train_mode():
+            found.append(engine.train_batch(batch(0), told)["metrics"])
+    stock, ours = found
+    assert ours["loss"].aggregate() == pytest.approx(stock["loss"].aggregate())
+    assert ours["rows"] == stock["rows"]
 
 
 @pytest.mark.parametrize("method", ["first_order", "unrolled"])

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+from verl.utils.py_functional import append_to_dict
 
 from verl_redit.flexora.parts import group_of, other_part
 
@@ -101,8 +102,7 @@ def normalised(loss: Callable, batch_num_tokens: float, global_batch_size: float
 
 def joined(outputs: list[dict]) -> dict:
     """What the engine returned of parts that train together, as of one batch."""
-    metrics: dict[str, list] = {}
+    metrics: dict = {}
     for output in outputs:
-        for name, values in output["metrics"].items():
-            metrics.setdefault(name, []).extend(values)
+        append_to_dict(metrics, output["metrics"])
     return {"model_output": {}, "loss": [loss for output in outputs for loss in output["loss"]], "metrics": metrics}
