@@ -50,7 +50,7 @@ def search(train, tmp_path_factory):
     """A search over all four updates; accepted as it is, because four updates of a tiny model show nothing."""
     return train(
         tmp_path_factory.mktemp("search") / "run", "+flexora=search", "flexora.search_steps=4", "flexora.k=2",
-        "trainer.save_freq=2", *RL, redit=False,
+        "trainer.save_freq=2", *RL, redit=False, ranks=1,
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def same_log_probs(folder: Path) -> bool:
 def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
     run = train(
         tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
-        "flexora.stop_backward=true", "trainer.save_freq=2", *RL, redit=False,
+        "flexora.stop_backward=true", "trainer.save_freq=2", *RL, redit=False, ranks=1,
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted
@@ -88,7 +88,7 @@ def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path
 def test_one_run_searches_and_goes_on_with_the_suites_trainer(train, tmp_path):
     run = train(
         tmp_path / "run", "+flexora=one_run", "flexora.search_steps=2", "flexora.k=2", "flexora.accept_noise=true",
-        "trainer.v1.trainer_mode=redit_sync", "trainer.save_freq=2", *RL,
+        "trainer.v1.trainer_mode=redit_sync", "trainer.save_freq=2", *RL, ranks=1,
     )  # fmt: skip
     chosen = {unit.name for unit in load(run / "checkpoints/flexora/selection.json").chosen}
     weights = torch.load(

@@ -75,20 +75,21 @@ def parameters(engine) -> dict[str, torch.Tensor]:
     }
 
 
-def _history(rank: int, ranks: int, model: Path, flexora: dict[str, Any], steps: int, folder: Path) -> None:
+def _histories(rank: int, ranks: int, model: Path, searches: list[dict[str, Any]], steps: int, folder: Path) -> None:
     torch.set_num_threads(1)
     join(rank, ranks, folder / "store")
-    engine = build(model, {**flexora, "output": str(folder)})
-    record = engine.record
-    train(engine, steps, rank, ranks)
-    after = parameters(engine)
+    outcomes = []
+    for number, flexora in enumerate(searches):
+        engine = build(model, {**flexora, "output": str(folder / str(number))})
+        train(engine, steps, rank, ranks)
+        outcomes.append((engine.record.history(), parameters(engine)))
     if rank == 0:
-        torch.save((record.history(), after), folder / "history.pt")
+        torch.save(outcomes, folder / "outcomes.pt")
     torch.distributed.destroy_process_group()
 
 
-def history_on(ranks: int, model: Path, flexora: dict[str, Any], steps: int, folder: Path):
-    """History of a search and the parameters after it, on this many FSDP2 ranks."""
+def histories_on(ranks: int, model: Path, searches: list[dict[str, Any]], steps: int, folder: Path) -> list[tuple]:
+    """History of each search and the parameters after it, on this many FSDP2 ranks."""
     folder.mkdir()
-    torch.multiprocessing.spawn(_history, (ranks, model, flexora, steps, folder), nprocs=ranks)
-    return torch.load(folder / "history.pt", weights_only=False)
+    torch.multiprocessing.spawn(_histories, (ranks, model, searches, steps, folder), nprocs=ranks)
+    return torch.load(folder / "outcomes.pt", weights_only=False)
