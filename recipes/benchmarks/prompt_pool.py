@@ -39,7 +39,8 @@ from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler
 from verl_redit.demo import model, task
 from verl_redit.paft.config import PaftConfig
 from verl_redit.paft.messages import rendered
-from verl_redit.paft.pool import Pool, Template, load
+from verl_redit.paft.pool import Pool, Template
+from verl_redit.paft.pool_file import load
 from verl_redit.paft.sampler import pair_sampler
 
 MANY_ROWS, MANY_TEMPLATES = 1_000_000, 500

@@ -37,7 +37,8 @@ from scipy.stats import bootstrap
 from verl_redit.demo import run
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
-from verl_redit.paft.pool import load, render
+from verl_redit.paft.pool import render
+from verl_redit.paft.pool_file import load
 from verl_redit.settings import check_name
 
 STOCK = "stock GRPO"

@@ -35,7 +35,8 @@ from seeds import show, summary
 
 from verl_redit.demo import model, run, task
 from verl_redit.demo.run import Arm, Sizes
-from verl_redit.paft.pool import load, render
+from verl_redit.paft.pool import render
+from verl_redit.paft.pool_file import load
 
 ARMS = ["fixed", "static", "cycle"]
 POOL = "gsm8k"

@@ -39,7 +39,8 @@ from seeds import show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from verl_redit.demo import model, task
-from verl_redit.paft.pool import Pool, Template, load, render
+from verl_redit.paft.pool import Pool, Template, render
+from verl_redit.paft.pool_file import load
 from verl_redit.paft.scoring import score
 
 ARMS = {

@@ -26,7 +26,8 @@ from tests.e2e.conftest import SIZES, metrics_of, rows_of
 from verl_redit.cli import app
 from verl_redit.demo.task import DATA_SOURCE
 from verl_redit.paft.grid import Grid, grid_templates
-from verl_redit.paft.pool import Template, load, render
+from verl_redit.paft.pool import Template, render
+from verl_redit.paft.pool_file import load
 
 pytestmark = pytest.mark.e2e
 POOL = load("gsm8k")

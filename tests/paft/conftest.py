@@ -21,7 +21,7 @@ import yaml
 
 from verl_redit.demo import task
 from verl_redit.demo.model import build_tokenizer
-from verl_redit.paft import pool as pools
+from verl_redit.paft import pool_file as pools
 from verl_redit.paft.pool import Pool
 
 TRAIN, HELD_OUT = 5, 3

@@ -23,7 +23,8 @@ import pytest
 
 from verl_redit.paft.checks import defects
 from verl_redit.paft.messages import rendered
-from verl_redit.paft.pool import SPLITS, TIERS, Template, bundled, load
+from verl_redit.paft.pool import SPLITS, TIERS, Template
+from verl_redit.paft.pool_file import bundled, load
 
 # least number of train and held-out templates, contract of the train ones, and the other contract
 POOLS = {

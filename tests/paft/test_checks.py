@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.paft.conftest import entry
-from verl_redit.paft import checks, pool
+from verl_redit.paft import checks, pool, pool_file
 from verl_redit.paft.checks import defects, lengths, load_checked, nearest_train
 from verl_redit.paft.pool import PoolError
 
@@ -29,7 +29,7 @@ GOOD = entry("good", "{{ question }}\nEnd with #### and the number.")
 
 def rules(*entries: dict, **shared) -> list[tuple[str, str]]:
     text = yaml.safe_dump({"contract": "hash4", **shared, "templates": list(entries)})
-    return [(defect.id, defect.rule) for defect in defects(pool.parse(text, ".yaml", "x"))]
+    return [(defect.id, defect.rule) for defect in defects(pool_file.parse(text, ".yaml", "x"))]
 
 
 def test_a_good_pool_has_none(pool_file):
@@ -161,7 +161,7 @@ def test_distance_counts_words_without_fields():
             entry("h", "two three five {{ question }}", "held_out", tier="frame"),
         ]}
     )  # fmt: skip
-    [(held_out, near, shared)] = nearest_train(pool.parse(text, ".yaml", "x"))
+    [(held_out, near, shared)] = nearest_train(pool_file.parse(text, ".yaml", "x"))
     assert (held_out.id, near.id, shared) == ("h", "a", 2 / 4)
 
 
@@ -173,6 +173,6 @@ def test_lengths_are_of_each_split(pool):
 @given(st.text())
 def test_arbitrary_text_passes_and_renders_or_is_a_defect(user):
     text = yaml.safe_dump({"templates": [entry("t", user, contract="own")]})
-    read = pool.parse(text, ".yaml", "x")
+    read = pool_file.parse(text, ".yaml", "x")
     if not list(defects(read)):
         assert "a {{ b }}" in pool.render(read.templates[0], {"question": "a {{ b }}"})[0]["content"]

@@ -29,7 +29,8 @@ from typer.testing import CliRunner
 
 from verl_redit.cli.pool import app
 from verl_redit.paft import checks, generate
-from verl_redit.paft.pool import Pool, load
+from verl_redit.paft.pool import Pool
+from verl_redit.paft.pool_file import load
 
 EMPTY = Pool("new.yaml", ("question",), (), ())
 Answer = tuple[int, bytes]

@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from verl_redit.paft import checks, importing
 from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.importing import sift
-from verl_redit.paft.pool import Pool, PoolError, Template, load, render
+from verl_redit.paft.pool import Pool, PoolError, Template, render
+from verl_redit.paft.pool_file import load
 
 EMPTY = Pool("new.yaml", ("question",), (), ())
 RULE = "End with the answer after ####."

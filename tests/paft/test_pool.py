@@ -22,8 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.paft.conftest import entry
-from verl_redit.paft import pool
-from verl_redit.paft.pool import LARGEST_FILE, PoolError, RenderError, Template, load, render
+from verl_redit.paft import pool_file
+from verl_redit.paft.pool import PoolError, RenderError, Template, render
+from verl_redit.paft.pool_file import LARGEST_FILE, load
 
 TRAPS = r"Is {x} in \boxed{}? {{ question }} {% if a %} {# no #} }} #### <image> ${y} é 中 " + "\n\n end"
 
@@ -217,7 +218,7 @@ def test_another_suffix_is_refused(tmp_path):
 def test_arbitrary_text_is_read_or_refused(text):
     for suffix in (".yaml", ".jsonl"):
         try:
-            read = pool.parse(text, suffix, "x")
+            read = pool_file.parse(text, suffix, "x")
         except PoolError:
             continue
         assert read.templates
@@ -227,7 +228,7 @@ def test_arbitrary_text_is_read_or_refused(text):
 def test_what_is_written_is_what_is_read(entries):
     text = yaml.safe_dump({"templates": entries})
     try:
-        read = pool.parse(text, ".yaml", "x")
+        read = pool_file.parse(text, ".yaml", "x")
     except PoolError:
         assert not entries or len({entry["id"] for entry in entries}) < len(entries)
     else:

@@ -27,7 +27,8 @@ from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler
 from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 
 from tests.paft.conftest import HELD_OUT, TRAIN, entry
-from verl_redit.paft.pool import PoolError, RenderError, load, render
+from verl_redit.paft.pool import PoolError, RenderError, render
+from verl_redit.paft.pool_file import load
 from verl_redit.paft.sampler import PairSampler
 
 ROWS = 23

@@ -17,7 +17,7 @@
 import pytest
 
 from verl_redit.paft.contracts import CONTRACTS
-from verl_redit.paft.pool import bundled, load
+from verl_redit.paft.pool_file import bundled, load
 from verl_redit.paft.scoring import score
 
 # a gold answer and a wrong one, in the form that the data set of each pool has

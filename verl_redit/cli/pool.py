@@ -34,7 +34,8 @@ from rich.text import Text
 from verl_redit.paft import checks, generate, importing
 from verl_redit.paft.checks import Defect
 from verl_redit.paft.contracts import CONTRACTS
-from verl_redit.paft.pool import SPLITS, TIERS, Pool, PoolError, RenderError, load, render
+from verl_redit.paft.pool import SPLITS, TIERS, Pool, PoolError, RenderError, render
+from verl_redit.paft.pool_file import load
 from verl_redit.paft.rows import values_of
 from verl_redit.settings import nearest
 

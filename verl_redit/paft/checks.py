@@ -29,7 +29,8 @@ from functools import cache
 from jinja2 import TemplateSyntaxError, nodes
 
 from verl_redit.paft.contracts import CONTRACTS
-from verl_redit.paft.pool import ENVIRONMENT, MEDIA_MARKERS, SPLITS, TIERS, Pool, PoolError, Template, load
+from verl_redit.paft.pool import ENVIRONMENT, MEDIA_MARKERS, SPLITS, TIERS, Pool, PoolError, Template
+from verl_redit.paft.pool_file import load
 from verl_redit.settings import nearest
 
 MOST_TEMPLATES = 2_000

@@ -32,7 +32,8 @@ import yaml
 
 from verl_redit.paft.checks import LITERAL_NEWLINE, NEAR_DUPLICATE, Defect, defects, nearest_train
 from verl_redit.paft.contracts import CONTRACTS
-from verl_redit.paft.pool import Pool, PoolError, Template, load
+from verl_redit.paft.pool import Pool, PoolError, Template
+from verl_redit.paft.pool_file import load
 from verl_redit.settings import nearest
 
 # str.format's syntax: an escaped brace, a placeholder, or a brace without its other half
