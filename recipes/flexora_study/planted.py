@@ -67,7 +67,8 @@ def plant(folder: Path, seed: int) -> list[int]:
         embedding[:PROMPTS, noise] = symbols[1, pairs % SYMBOLS]
         embedding[:, constant] = 1.0
         head[:PROMPTS, constant] = -20.0  # no answer is a prompt's token, so there are no base rates to learn
-        head[PROMPTS:, signal] = torch.randn(SYMBOLS, half) / half**0.5
+        # small, so that answers begin equally likely and there is nothing to flatten either
+        head[PROMPTS:, signal] = 0.3 * torch.randn(SYMBOLS, half) / half**0.5
         for number, layer in enumerate(model.model.layers):
             own = signal if number in chosen else noise
             for norm in (layer.input_layernorm, layer.post_attention_layernorm):
