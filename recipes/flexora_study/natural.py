@@ -19,9 +19,9 @@
 The model is the demo's with twelve layers, warmed up on demonstrations of mixed quality. For each seed, LoRA on all
 layers is trained for a short run on clean solutions, and a layer's worth is the rise of held-out loss when its B is set
 to zero. Each method searches in a run of its own with the same data, and is judged by Spearman's correlation of its
-scores with the worth. Two thirds of a figure mean nothing without the last row: how well the worth itself agrees from
-one run to another. Seeds differ in the adapter and the order of rows, not in the warmed-up model. What is done is not
-done again.
+scores with the worth. The last row is how well the worth itself agrees from one run to another, which no method can
+beat. Seeds differ in the adapter and the order of rows, not in the warmed-up model; a search has another seed than the
+run that it is compared with. What is done is not done again.
 """
 
 import json
@@ -48,6 +48,7 @@ from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
 
 LAYERS, RANK, ROWS = 12, 8, 32
+OTHER_SEED = 1000
 
 
 def warmed(folder: Path, steps: int) -> Path:
@@ -109,6 +110,7 @@ def worth(model: Path, seed: int, steps: int) -> list[float]:
 def scores(model: Path, method: str, seed: int, steps: int) -> list[float]:
     """One search; each layer's score."""
     with tempfile.TemporaryDirectory() as scratch:
+        seed += OTHER_SEED
         settings = {"method": method, "search_steps": steps, "seed": seed, "output": scratch}
         engine = build(model, settings, lora_rank=RANK, seed=seed, enable_gradient_checkpointing=False)
         rows = Rows(engine)

@@ -183,11 +183,12 @@ def test_a_search_ends_with_a_selection(search, tmp_path):
 def test_a_record_is_not_written_over(search):
     train(search("align"), 1)
     with pytest.raises(FileExistsError, match="flexora.output"):
-        train(search("align"), 1)
+        train(search("align", seed=1), 1)
 
 
-def test_steps_without_finite_gradients_are_named_and_counted(search, tmp_path):
-    engine = search("align", search_steps=5)
+@pytest.mark.parametrize("method", ["align", "first_order", "sign", "grad_norm"])
+def test_steps_without_finite_gradients_are_named_and_counted(search, tmp_path, method):
+    engine = search(method, search_steps=5)
 
     def poisoned(model_output, data, dp_group=None):
         loss, metrics = sft_loss(None, model_output, data, dp_group)
@@ -201,7 +202,7 @@ def test_steps_without_finite_gradients_are_named_and_counted(search, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out" / "record.jsonl").read_text().splitlines()]
     assert lines[3]["step"] == 3 and lines[3]["skipped"].endswith("of model.layers.0 is not finite")
     selection = load(tmp_path / "out" / "selection.json")
-    assert (selection.scored_steps, selection.skipped_steps) == (4, 1)
+    assert (selection.scored_steps, selection.skipped_steps) == (3 if method == "sign" else 4, 1)
     assert np.isfinite([unit.score for unit in selection.units]).all()
 
 
@@ -242,7 +243,6 @@ def test_one_run_goes_on_with_the_chosen_layers(search, tmp_path, switch):
 
 def test_one_run_refuses_a_choice_that_is_no_more_than_chance(search):
     engine = search("first_order", mode="one_run", search_steps=4)
-    engine.record.steps = []
     with pytest.raises(ValueError, match="accept_noise"):
         train(engine, 4)
 
@@ -280,12 +280,17 @@ def test_a_choice_without_a_search_trains_from_the_start_and_resumes(search, tmp
     assert not any(value.any() for name, value in parameters(second).items() if "layers.0" in name and "lora_B" in name)
 
 
-def test_a_checkpoint_of_another_search_is_refused(search, tmp_path):
+def test_a_checkpoint_of_another_search_is_refused(search, model, tmp_path):
     first = search("align")
     train(first, 1)
     first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=1)
-    with pytest.raises(ValueError, match="other settings"):
-        search("align", k=1).load_checkpoint(str(tmp_path / "checkpoint"))
+    build(model, None).save_checkpoint(str(tmp_path / "stock"), global_step=1)
+    with pytest.raises(ValueError, match=r"other settings \(grain, layers\)"):
+        search("align", grain="module").load_checkpoint(str(tmp_path / "checkpoint"))
+    with pytest.raises(ValueError, match="no checkpoint of a search"):
+        search("align").load_checkpoint(str(tmp_path / "stock"))
+    # what is chosen may still change while the search goes on
+    search("align", k=1, search_steps=7, accept_noise=True).load_checkpoint(str(tmp_path / "checkpoint"))
 
 
 def logits(engine) -> torch.Tensor:
@@ -325,8 +330,8 @@ def test_folding_gates_changes_nothing(search):
 
 @pytest.fixture
 def selection(search, tmp_path):
-    """File of a selection of the model's two lowest layers of three by agreement."""
-    train(search("align", search_steps=4, k=2), 4)
+    """File of a selection of the two highest layers."""
+    search("last", k=2)
     return tmp_path / "out" / "selection.json"
 
 
@@ -366,8 +371,7 @@ def test_the_backward_pass_stops_at_the_lowest_chosen_layer(model, selection, tm
             layer.register_full_backward_hook(lambda *_, number=number, stop=stop: reached[stop].add(number))
         train(engine, 2)
         gradients[stop] = parameters(engine)
-    lowest = min(int(unit.name.split(".")[-1]) for unit in load(selection).chosen)
     assert reached[False] == set(range(LAYERS))
-    assert reached[True] == set(range(lowest, LAYERS)) or reached[True] == set(range(lowest + 1, LAYERS))
+    assert reached[True] == {LAYERS - 2, LAYERS - 1}
     for name, value in gradients[True].items():
         assert torch.equal(value, gradients[False][name])

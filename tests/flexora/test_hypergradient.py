@@ -57,7 +57,7 @@ def exact(model: Gated, steps: int) -> torch.Tensor:
     return torch.autograd.grad(functional_call(model, values, (model.held_out_data, gates)), gates)[0]
 
 
-def by_differences(model: Gated, steps: int, precision: torch.dtype):
+def by_differences(model: Gated, steps: int):
     values = [value.data for value in model.parameters()]
     ones = torch.ones(LAYERS, dtype=model.train_data.dtype)
 
@@ -80,7 +80,6 @@ def by_differences(model: Gated, steps: int, precision: torch.dtype):
         dot,
         steps,
         RATE,
-        precision,
     )
 
 
@@ -89,7 +88,7 @@ def by_differences(model: Gated, steps: int, precision: torch.dtype):
 def test_it_agrees_with_exact_unrolling(steps, dtype):
     model = Gated(dtype)
     before = [value.detach().clone() for value in model.parameters()]
-    found, first = by_differences(model, steps, dtype)
+    found, first = by_differences(model, steps)
     expected = exact(model, steps)
     assert (found - expected).norm() < 1e-3 * expected.norm()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
@@ -103,7 +102,7 @@ def test_inner_steps_matter():
     with torch.no_grad():
         for b in model.b:
             b.zero_()
-    found, _ = by_differences(model, 1, torch.float64)
+    found, _ = by_differences(model, 1)
     assert found.norm() > 0  # gates alone change nothing while B is zero
     torch.testing.assert_close(found, exact(model, 1), rtol=1e-3, atol=1e-7)
 
@@ -117,5 +116,5 @@ def test_no_held_out_gradient_gives_no_outer_gradient():
     for layer in range(LAYERS):
         x = torch.tanh(x @ model.base[layer].T + x @ moved[layer].T @ moved[LAYERS + layer].T)
     model.held_out_data[1] = x.detach()  # what the model answers after its inner step
-    found, _ = by_differences(model, 1, torch.float64)
+    found, _ = by_differences(model, 1)
     assert found.abs().max() < 1e-10

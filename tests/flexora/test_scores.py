@@ -101,6 +101,19 @@ def test_noise_does_not_beat_chance_more_often_than_it_says():
     assert passed <= 6  # 2 expected
 
 
+def test_neither_one_outlier_nor_noise_seen_twice_makes_a_choice():
+    choose, score = best(6), METHODS["grad_norm"].score
+    outlier, repeated = 0, 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        norms = random.normal(1.0, 0.1, size=(60, UNITS))
+        norms[:, 3] += 50
+        outlier += gather({"norm": norms}, score, choose, 0).beats_chance
+        twice = np.repeat(random.normal(size=(30, UNITS)), 2, axis=0)
+        repeated += gather({"norm": twice}, score, choose, 0).beats_chance
+    assert outlier <= 4 and repeated <= 4  # 1 of each expected
+
+
 def test_paper_mode_on_noise_keeps_half_and_is_told_so():
     history = {"gate_gradient": np.random.default_rng(1).normal(size=(80, UNITS))}
     evidence = gather(history, METHODS["first_order"].score, chooser("positive", None, 0.5, 0.0, SIZES), 0)

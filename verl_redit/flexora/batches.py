@@ -27,11 +27,17 @@ MASKS = ("loss_mask", "response_mask")
 
 
 def groups_of(data: TensorDict) -> list[str]:
-    """Group of each row: that of its prompt, or in supervised data of what comes before its first trained token."""
+    """Group of each row: that of its prompt, or in supervised data of what comes before its first trained token.
+
+    A row without any trained token, as verl adds to fill up a batch, is in no group: it is called ``""``.
+    """
+    masks = [mask.bool() for mask in data["loss_mask"].unbind()]
     if "prompts" in data:
-        return [group_of(prompt.tolist()) for prompt in data["prompts"].unbind()]
-    rows = zip(data["input_ids"].unbind(), data["loss_mask"].unbind(), strict=True)
-    return [group_of(ids[: int(mask.bool().int().argmax())].tolist()) for ids, mask in rows]
+        prompts = list(data["prompts"].unbind())
+    else:
+        rows = zip(data["input_ids"].unbind(), masks, strict=True)
+        prompts = [ids[: int(mask.int().argmax())] for ids, mask in rows]
+    return [group_of(prompt.tolist()) if mask.any() else "" for prompt, mask in zip(prompts, masks, strict=True)]
 
 
 def divided(
@@ -50,7 +56,7 @@ def divided(
     """
     own = groups_of(data)
     by_rank = everyone(own)
-    groups = [group for of_rank in by_rank for group in of_rank]
+    groups = [group for of_rank in by_rank for group in of_rank if group]
     other = other_part(groups, share, seed, step)
     parts = []
     for in_other in (False, True):

@@ -49,7 +49,7 @@ class FlexoraConfig:
         accept_noise: train on a selection whose search found no more than chance.
         switch: in ``one_run``, the adapter and its momentum are made anew after the search (``reset``), or the chosen
             layers go on and the others stay as they are (``keep``).
-        stop_backward: let the backward pass end at the lowest trained layer.
+        stop_backward: let the backward pass end at the lowest layer with LoRA, as ``selected`` has it.
 
     Raises:
         ValueError: with the key first, for a value outside these.

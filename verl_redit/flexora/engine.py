@@ -35,14 +35,15 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from verl_redit.flexora.adapter import lora_modules, lora_parameters, made_anew, set_gates
 from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
+from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.layers import lora_factor, unit_of, units_of
 from verl_redit.flexora.priors import prior, spectral
-from verl_redit.flexora.record import Record, checkpointed, read
+from verl_redit.flexora.record import BadRecord, Record, checkpointed, read
 from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
-from verl_redit.flexora.selection import conclude, load
+from verl_redit.flexora.selection import BadSelection, conclude, load
 from verl_redit.flexora.startup import adapter_problems, noise_problems, selection_problems
 from verl_redit.plugin import install_early
 from verl_redit.settings import parse
@@ -62,9 +63,16 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         self.gates: dict[str, float] = {}  # unit -> gate, where they are applied
         self.dropped: set[str] = set()  # units that train no more
         self.switch_due = False
+        self.made_anew = False
 
     def _build_lora_module(self, module):
         base = module
+        if self.flexora.mode == "selected":
+            selection = load(str(self.flexora.selection))
+            # before PEFT says that it found nothing to adapt
+            names = {name for name, _ in base.named_modules()}
+            present = {name for unit in selection.chosen for name in unit.modules if name in names}
+            _refuse([*selection_problems(selection, present), *noise_problems(selection, self.flexora.accept_noise)])
         if self.flexora.stop_backward:
             # for reentrant checkpointing, which verl's is not, transformers, verl and PEFT each ask for gradients of
             # the embeddings
@@ -76,9 +84,8 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         _refuse(adapter_problems(module.peft_config["default"]))
         modules = lora_modules(module)
         if self.flexora.mode == "selected":
-            selection = load(str(self.flexora.selection))
-            _refuse([*selection_problems(selection, modules), *noise_problems(selection, self.flexora.accept_noise)])
-        elif self.flexora.method == "spectral":
+            _refuse(selection_problems(selection, modules))
+        elif self.flexora.method == "spectral" and not self.engine_config.forward_only:
             self.spectral = self._spectral(modules)
         return module
 
@@ -98,8 +105,16 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             return
         if self.scaler is not None:
             raise ValueError("flexora: a search compares gradients, which float16 scales; use mixed_precision bfloat16")
+        if self.method.passes == "unrolled" and self._autocast_dtype != torch.float32:
+            raise ValueError(
+                "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set "
+                "fsdp_config.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}, or use "
+                "align or first_order"
+            )
         factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
-        self.search = Search(factors, self.method, self.flexora.inner_steps, self._autocast_dtype)
+        if self.flexora.rule == "top_k" and (self.flexora.k or 0) >= len(factors.units):
+            raise ValueError(f"flexora.k: {self.flexora.k} of {len(factors.units)} units is no choice; lower it")
+        self.search = Search(factors, self.method, self.flexora.inner_steps)
         model = {
             "path": str(self.model_config.path),
             "type": self.model_config.hf_config.model_type,
@@ -153,7 +168,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             statistics = self.search.measure(
                 lambda: outputs.append(backpropagate(train, loss_function)),
                 lambda: unused.append(backpropagate(held_out, loss_function)),
-                self.lr_scheduler.get_last_lr()[0],
+                self.optimizer_config.lr,
             )
             del outputs[1:]  # those of inner steps
         self._note(hashlib.blake2b("".join(sorted(set(groups))).encode(), digest_size=8).hexdigest(), statistics)
@@ -166,8 +181,16 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def _note(self, data: str, statistics: dict[str, np.ndarray]) -> None:
         self.record.add(data, statistics)
+        failure: list[OSError | None] = [None]
         if self.rank == 0:
-            self.record.write_last(self._output / RECORD)
+            try:
+                self.record.write_last(self._output / RECORD)
+            except OSError as error:
+                failure = [error]
+        if len(self.record.steps) == 1:  # where the others would wait for a rank that has failed
+            torch.distributed.broadcast_object_list(failure, src=0)
+        if failure[0]:
+            raise failure[0]
         if self.flexora.apply:
             self._apply_gates()
 
@@ -185,7 +208,16 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def _conclude(self) -> None:
         """End the search: write what it chose, and train on as the mode says."""
-        selection = conclude(self.record, self.flexora)
+        try:
+            selection = conclude(self.record, self.flexora)
+        except (BadSelection, NoChoice) as error:
+            if self.flexora.mode == "one_run":
+                raise
+            # the record is there, and `verl-redit flexora select` can choose from it
+            print(f"flexora: nothing is chosen: {error}")
+            self._fold_gates()
+            self.search = None
+            return
         if self.rank == 0:
             selection.write(self._output / SELECTION)
             print(f"flexora: {selection.summary}; written to {self._output / SELECTION}")
@@ -221,7 +253,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         rate = super().lr_scheduler_step()
         if self.switch_due:  # between two batches, because log-probs of the old adapter belong to the rest of one
             self._make_anew()
-            self.switch_due = False
+            self.switch_due, self.made_anew = False, True
         return rate
 
     def _make_anew(self) -> None:
@@ -242,7 +274,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def _as_rollouts_need(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
         """vLLM knows no gates, so B carries them; and a layer that was dropped and made anew adds nothing."""
-        empty = self.dropped if self.flexora.switch == "reset" and not self.switch_due else set()
+        empty = self.dropped if self.made_anew else set()
         for name, tensor in tensors:
             unit = self._unit(name)
             if unit not in empty:
@@ -257,20 +289,23 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         super().load_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode == "selected" or self.method.passes == "none":
             return
-        saved = read(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
-        if saved.header != self.record.header:
+        mend = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
+        try:
+            saved = read(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
+        except BadRecord as error:
+            raise ValueError(f"flexora: {local_path} is no checkpoint of a search ({error}); {mend}") from error
+        if names := self.record.differences(saved):
             raise ValueError(
-                f"flexora: {local_path} was written by a search with other settings or layers; set them back, or begin "
-                "a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
+                f"flexora: {local_path} was written with other settings ({', '.join(names)}); set them back, or {mend}"
             )
         self.record.steps = saved.steps
         if self.rank == 0:
             self.record.write(self._output / RECORD)
-        if self.flexora.apply and len(saved.steps) < self.flexora.search_steps:
-            self._apply_gates()
         if len(saved.steps) >= self.flexora.search_steps:
             self._conclude()
-            self.switch_due = False
+            self.made_anew, self.switch_due = self.switch_due, False
+        elif self.flexora.apply:
+            self._apply_gates()
 
 
 def _flat(lists: Iterable[list]) -> list:

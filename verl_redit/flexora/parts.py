@@ -46,7 +46,8 @@ def other_part(groups: Iterable[str], share: float, seed: int, step: int) -> set
     if len(distinct) < 2:
         raise TooFewGroups(
             f"flexora: step {step} has a mini-batch of {len(distinct)} prompt group; a search compares groups, so make "
-            "actor.ppo_mini_batch_size (RL) or data.train_batch_size (supervised) 2 or more"
+            "actor.ppo_mini_batch_size (RL) or data.train_batch_size (supervised) 2 or more, and rows differ in their "
+            "prompts"
         )
     count = min(max(round(share * len(distinct)), 1), len(distinct) - 1)
     return set(sorted(distinct, key=lambda group: _key(seed, step, group))[:count])

@@ -48,7 +48,8 @@ def tail_exponent(weight: torch.Tensor) -> float:
     Args:
         weight: of a linear module, shape (out, in).
     """
-    eigenvalues = torch.linalg.svdvals(weight.float()) ** 2
+    short = weight.float() if len(weight) <= weight.shape[1] else weight.float().T
+    eigenvalues = torch.linalg.eigvalsh(short @ short.T).clamp(min=1e-30).flip(0)
     upper = eigenvalues[: max(len(eigenvalues) // 2, 2)].log()
     spread = (upper[:-1] - upper[-1]).mean().clamp(min=1e-6)  # equal eigenvalues have no tail at all
     return float(1 + 1 / spread)

@@ -25,6 +25,9 @@ import numpy as np
 from verl_redit.flexora.scores import History
 
 FORMAT = 1
+# settings that decide what a step measures, and what is chosen from it
+MEASURING = ["method", "grain", "held_out", "inner_steps", "apply", "seed"]
+CHOOSING = ["mode", "search_steps", "rule", "k", "budget", "z", "switch"]
 
 
 class BadRecord(ValueError):
@@ -73,6 +76,14 @@ class Record:
         """Steps whose gradients were not finite."""
         return sum("skipped" in entry for entry in self.steps)
 
+    def differences(self, other: "Record") -> list[str]:
+        """Settings that must be those of the other record for a run to go on from it, and are not."""
+        keys = MEASURING
+        if other.settings["mode"] == "one_run" and len(other.steps) >= other.settings["search_steps"]:
+            keys = MEASURING + CHOOSING  # the choice was made, and the adapter has followed it
+        names = [key for key in keys if self.settings[key] != other.settings.get(key)]
+        return names + ["layers"] * ((self.units, self.sizes) != (other.units, other.sizes))
+
     @property
     def header(self) -> dict[str, Any]:
         """The first line of the file."""
@@ -93,7 +104,7 @@ class Record:
         if len(self.steps) > 1:
             with file.open("a") as lines:
                 lines.write(json.dumps(self.steps[-1]) + "\n")
-        elif file.exists() and file.read_text() != self._text:
+        elif file.exists() and not self._text.startswith(file.read_text()):
             raise FileExistsError(f"{file} is another search's; set flexora.output to another folder, or remove it")
         else:
             self.write(file)

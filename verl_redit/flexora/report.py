@@ -39,7 +39,7 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
     if found := selection.evidence:
         kept = len(selection.chosen) / len(selection.units)
         rows = [
-            [f"odd and even steps: {name}", f"{found[key]:.2f}", f"up to {found[f'chance_{key}']:.2f}"]
+            [f"halves of the steps: {name}", f"{found[key]:.2f}", f"up to {found[f'chance_{key}']:.2f}"]
             for name, key in AGREEMENT.items()
         ]
         rows += [

@@ -100,17 +100,15 @@ class Search:
 
     Args:
         inner_steps: K of ``unrolled``.
-        precision: of the forward pass.
 
     Attributes:
         gates: those in the forward pass, float64 (units,); all 1 unless they are applied.
     """
 
-    def __init__(self, factors: Factors, method: Method, inner_steps: int, precision: torch.dtype):
+    def __init__(self, factors: Factors, method: Method, inner_steps: int):
         self.factors = factors
         self.method = method
         self.inner_steps = inner_steps
-        self.precision = precision
         self.gates = np.ones(len(factors.units))
         self._signs: list[Tensor] | None = None
         pairs = zip(factors.values, factors.is_b, strict=True)
@@ -166,7 +164,6 @@ class Search:
             lambda left, right: float(factors.dots(left, right).sum()),
             self.inner_steps,
             rate,
-            self.precision,
         )
         factors.give(gradients)
         return {"gate_gradient": gradient.numpy()}
@@ -184,6 +181,9 @@ class Search:
     def _kept_sign(self, gradients: list[Tensor]) -> np.ndarray | None:
         pairs = zip(gradients, self.factors.is_b, strict=True)
         of_b = [gradient if is_b else gradient.new_empty(0) for gradient, is_b in pairs]
+        finite = np.isfinite(self.factors.sums(gradient.float().abs().sum() for gradient in of_b))
+        if not finite.all():
+            return np.where(finite, 0.0, np.nan)  # the step is skipped; the next one is compared with the last good one
         before, self._signs = self._signs, [gradient.sign().to(torch.int8) for gradient in of_b]
         if before is None:
             return None

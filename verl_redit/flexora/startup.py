@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import BadSelection, Selection, load
 from verl_redit.settings import parse
 
@@ -34,15 +35,39 @@ def problems(config: DictConfig) -> Iterator[str]:
     actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
     if actor.strategy not in ("fsdp", "fsdp2"):
         yield f"actor_rollout_ref.actor.strategy={actor.strategy}: flexora needs verl's FSDP engine; set fsdp or fsdp2"
-    if model.lora_rank < 1 and not model.get("lora_adapter_path"):
+    if model.lora_rank < 1:
         yield "actor_rollout_ref.model.lora_rank=0: there is no LoRA to choose layers for; set it to 8, say"
     if settings.mode != "selected" and actor.ppo_mini_batch_size < 2:
         yield "actor_rollout_ref.actor.ppo_mini_batch_size=1: a search compares prompt groups; set it to 2 or more"
+    if settings.mode != "selected" and METHODS[settings.method].measures:
+        yield from _search_problems(config, settings)
     if settings.mode == "selected":
         try:
             yield from noise_problems(load(settings.selection or ""), settings.accept_noise)
         except BadSelection as error:
             yield f"flexora.selection: {error}"
+
+
+def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[str]:
+    actor, steps = config.actor_rollout_ref.actor, config.trainer.total_training_steps
+    updates = (steps or 0) * max(config.data.train_batch_size // actor.ppo_mini_batch_size, 1) * actor.ppo_epochs
+    if steps and updates < settings.search_steps:
+        yield (
+            f"flexora.search_steps={settings.search_steps}: this run has {updates} updates, so the search would not "
+            "end; lower it, or raise trainer.total_training_steps"
+        )
+    norm = actor.loss_agg_mode == "seq-mean-token-sum-norm" and actor.loss_scale_factor is None
+    if norm and METHODS[settings.method].passes == "halves":
+        yield (
+            "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm: it divides by the width of each part of a "
+            "batch; set actor_rollout_ref.actor.loss_scale_factor"
+        )
+    mode = str(config.trainer.v1.trainer_mode)
+    if settings.mode == "one_run" and settings.switch == "reset" and mode.endswith("async"):
+        yield (
+            f"trainer.v1.trainer_mode={mode}: rollouts of the old adapter would be trained on after it was made anew; "
+            "set flexora.switch=keep"
+        )
 
 
 def adapter_problems(peft_config: Any) -> Iterator[str]:
@@ -56,6 +81,8 @@ def adapter_problems(peft_config: Any) -> Iterator[str]:
             "target_modules=[q_proj,k_proj,v_proj,o_proj]"
         )
         return
+    if getattr(peft_config, "modules_to_save", None) or getattr(peft_config, "bias", "none") != "none":
+        yield "flexora: the adapter trains more than LoRA (modules_to_save or bias); use one that does not"
     for pattern in ("rank_pattern", "alpha_pattern"):
         if getattr(peft_config, pattern, None):
             yield (
