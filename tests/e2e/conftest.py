@@ -27,7 +27,7 @@ from verl.utils.reward_score import default_compute_score
 from verl_redit.demo import run, task
 from verl_redit.demo.run import Arm, Sizes
 
-SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=2, seed=0, warm_steps=80, problems=256)
+SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=1, seed=0, warm_steps=80, problems=256)
 STD = 0.1
 
 

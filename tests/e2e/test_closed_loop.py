@@ -131,7 +131,7 @@ def repeatable(train, tmp_path_factory):
     runs = {"stock": (False, 2, []), "bare": (False, 2, [CLOSED]), "closed": (True, 1, [CLOSED]), "open": (True, 1, [])}
     for name, (redit, steps, overrides) in runs.items():
         settings = [*REPEATABLE, "trainer.save_freq=2", "trainer.test_freq=-1", *overrides]
-        train(folder / name, *settings, redit=redit, ranks=1, prompts=16, rollouts=1, steps=steps)
+        train(folder / name, *settings, redit=redit, prompts=16, rollouts=1, steps=steps)
     return folder
 
 
@@ -177,7 +177,7 @@ def test_the_accuracy_band_refills_a_step_with_mixed_groups(train, tmp_path):
     folder = train(
         tmp_path / "run", CLOSED, "redit.strategy=accuracy_band", "algorithm.filter_groups.enable=true",
         "algorithm.filter_groups.metric=acc", "trainer.val_before_train=false", "trainer.test_freq=-1",
-        ranks=1, prompts=4, rollouts=8,
+        prompts=4, rollouts=8,
     )  # fmt: skip
     evicted = 0.0
     for step, metrics in metrics_of(folder).items():
@@ -194,7 +194,6 @@ def test_the_accuracy_band_refills_a_step_with_mixed_groups(train, tmp_path):
 def test_both_loops_dither_asynchronous_steps(train, rows_of_question, tmp_path, mode):
     folder = train(
         tmp_path / "run", f"trainer.v1.trainer_mode={mode}", "trainer.val_before_train=false", "trainer.test_freq=-1",
-        ranks=1,
     )  # fmt: skip
     for step in (1, 2):
         noise = noise_of(folder / "rollouts" / f"{step}.jsonl")

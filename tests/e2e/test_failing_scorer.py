@@ -31,7 +31,7 @@ def test_the_run_stops_and_names_the_row(train, tmp_path):
     scorer.write_text(SCORER)
     folder = tmp_path / "run"
     with pytest.raises(DemoError, match="verl stopped with exit code 1"):
-        train(folder, f"reward.custom_reward_function.path={scorer}", "trainer.val_before_train=false", ranks=1)
+        train(folder, f"reward.custom_reward_function.path={scorer}", "trainer.val_before_train=false")
     log = (folder / "log.txt").read_text()
     stop = next(line for line in log.splitlines() if "TrainingStopped: " in line)
     assert "reward manager 'redit' stopped the run at data_source='openai/gsm8k', extra_info.index=" in stop

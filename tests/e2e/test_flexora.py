@@ -30,7 +30,7 @@ from verl_redit.flexora.record import read
 from verl_redit.flexora.selection import load
 
 pytestmark = pytest.mark.e2e
-# two mini-batches in each of two steps: four updates
+# two mini-batches in each step
 RL = [
     "actor_rollout_ref.actor.ppo_mini_batch_size=4",
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
@@ -45,52 +45,22 @@ def trained_layers(checkpoint: Path) -> set[str]:
     return {layer_of(factor[0]) for name in names if (factor := lora_factor(name))}
 
 
-@pytest.fixture(scope="module")
-def search(train, tmp_path_factory):
-    """A search over all four updates; accepted as it is, because four updates of a tiny model show nothing."""
-    return train(
-        tmp_path_factory.mktemp("search") / "run", "+flexora=search", "flexora.search_steps=4", "flexora.k=2",
-        "trainer.save_freq=2", *RL, redit=False, ranks=1,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def selection(search):
-    return search / "checkpoints" / "flexora" / "selection.json"
-
-
-def test_a_search_scores_every_update_and_chooses(search, selection):
-    record = read(selection.parent / "record.jsonl")
-    assert len(record.steps) == 4 and len(record.units) == len(
-        trained_layers(search / "checkpoints/global_step_2/actor")
-    )
-    chosen = load(selection)
-    assert len(chosen.chosen) == 2 and chosen.scored_steps + chosen.skipped_steps == 4
-    assert metrics_of(search)[2]["actor/flexora/step"] == 3.5  # the mean over the step's two mini-batches
-
-
 def same_log_probs(folder: Path) -> bool:
     """Whether the actor and vLLM agree in each step; B is zero in the first, and after a switch in the next."""
     steps = {step: of for step, of in metrics_of(folder).items() if "training/rollout_probs_diff_max" in of}
     return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-3 for of in steps.values())
 
 
-def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
-    run = train(
-        tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
-        "flexora.stop_backward=true", "trainer.save_freq=2", *RL, redit=False, ranks=1,
-    )  # fmt: skip
-    wanted = {unit.name for unit in load(selection).chosen}
-    assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted
-    assert same_log_probs(run)
-
-
 def test_one_run_searches_and_goes_on_with_the_suites_trainer(train, tmp_path):
     run = train(
         tmp_path / "run", "+flexora=one_run", "flexora.search_steps=2", "flexora.k=2", "flexora.accept_noise=true",
-        "trainer.v1.trainer_mode=redit_sync", "trainer.save_freq=3", *RL, ranks=1, steps=3,
+        "trainer.v1.trainer_mode=redit_sync", "trainer.save_freq=3", *RL, steps=3,
     )  # fmt: skip
+    record = read(run / "checkpoints/flexora/record.jsonl")
+    assert len(record.steps) == 2
+    assert metrics_of(run)[1]["actor/flexora/step"] == 1.5  # the mean over the step's two mini-batches
     chosen = {unit.name for unit in load(run / "checkpoints/flexora/selection.json").chosen}
+    assert len(chosen) == 2 and chosen < record.units.keys()
     weights = torch.load(
         next((run / "checkpoints/global_step_3/actor").glob("model_world_size_*_rank_0.pt")), weights_only=False
     )
@@ -142,12 +112,34 @@ def losses(folder: Path) -> list[float]:
     return [entry["data"]["train/loss"] for entry in entries if "train/loss" in entry["data"]]
 
 
-def test_supervised_search_and_training_on_its_choice(finetune, tmp_path):
-    searched = finetune(tmp_path / "search", "+flexora=sft_search", "flexora.search_steps=5", "flexora.k=1")
-    file = searched / "checkpoints/flexora/selection.json"
-    selected = finetune(
-        tmp_path / "selected", "+flexora=sft_selected", f"flexora.selection={file}", "flexora.accept_noise=true"
+@pytest.fixture(scope="module")
+def search(finetune, tmp_path_factory):
+    """A supervised search. Its choice is accepted as it is: a few updates of a tiny model show nothing."""
+    folder = tmp_path_factory.mktemp("search") / "run"
+    return finetune(folder, "+flexora=sft_search", "flexora.search_steps=5", "flexora.k=2")
+
+
+@pytest.fixture(scope="module")
+def selection(search):
+    return search / "checkpoints/flexora/selection.json"
+
+
+def test_supervised_search_and_training_on_its_choice(search, selection, finetune, tmp_path):
+    chosen = load(selection)
+    assert len(chosen.chosen) == 2 and chosen.scored_steps + chosen.skipped_steps == 5
+    run = finetune(
+        tmp_path / "selected", "+flexora=sft_selected", f"flexora.selection={selection}", "flexora.accept_noise=true"
     )
-    chosen = {unit.name for unit in load(file).chosen}
-    assert trained_layers(selected / "checkpoints/global_step_6") == chosen
-    assert losses(searched)[-1] < losses(searched)[0] and losses(selected)[-1] < losses(selected)[0]
+    assert trained_layers(run / "checkpoints/global_step_6") == {unit.name for unit in chosen.chosen}
+    assert trained_layers(search / "checkpoints/global_step_6") == {unit.name for unit in chosen.units}
+    assert losses(search)[-1] < losses(search)[0] and losses(run)[-1] < losses(run)[0]
+
+
+def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
+    run = train(
+        tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
+        "flexora.stop_backward=true", "trainer.save_freq=2", *RL, redit=False,
+    )  # fmt: skip
+    wanted = {unit.name for unit in load(selection).chosen}
+    assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted
+    assert same_log_probs(run)

@@ -37,6 +37,7 @@ def trained(train, tmp_path_factory):
         "trainer.test_freq=2",
         "actor_rollout_ref.actor.use_kl_loss=true",
         f"actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu={ROLLOUTS}",
+        ranks=2,
     )
 
 
@@ -91,7 +92,13 @@ def test_a_run_that_was_stopped_after_step_1_draws_the_same_noise_for_step_2(tra
     stopped = tmp_path / "checkpoints"
     shutil.copytree(trained / "checkpoints" / "global_step_1", stopped / "global_step_1")
     (stopped / "latest_checkpointed_iteration.txt").write_text("1")
-    train(folder, f"trainer.default_local_dir={stopped}", "trainer.val_before_train=false", "trainer.test_freq=-1")
+    train(
+        folder,
+        f"trainer.default_local_dir={stopped}",
+        "trainer.val_before_train=false",
+        "trainer.test_freq=-1",
+        ranks=2,
+    )
     assert list(metrics_of(folder)) == [2]
     resumed, whole = (noise_of(place / "rollouts" / "2.jsonl") for place in (folder, trained))
     assert resumed.keys() == whole.keys()
