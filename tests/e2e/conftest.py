@@ -26,9 +26,26 @@ from verl.utils.reward_score import default_compute_score
 
 from verl_redit.demo import run, task
 from verl_redit.demo.run import Arm, Sizes
+from verl_redit.paft.config import Grid
 
 SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=1, seed=0, warm_steps=80, problems=256)
 STD = 0.1
+GRID = Grid(items=4, templates=5)
+POOL_SETTINGS = [
+    "paft.pool=gsm8k",
+    f"paft.grid.items={GRID.items}",
+    f"paft.grid.templates={GRID.templates}",
+    "data.max_prompt_length=640",
+    "actor_rollout_ref.rollout.max_model_len=704",
+    "data.filter_overlong_prompts=true",
+    # workers that draw ahead of the checkpoint
+    "data.dataloader_num_workers=2",
+]
+TWO_UPDATES = [
+    f"actor_rollout_ref.actor.ppo_mini_batch_size={SIZES.prompts // 2}",
+    f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={SIZES.rollouts}",
+    "actor_rollout_ref.rollout.calculate_log_probs=true",
+]
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +69,18 @@ def train(workspace) -> Callable[..., Path]:
         return folder
 
     return to_the_end
+
+
+@pytest.fixture(scope="session")
+def suite(train, tmp_path_factory) -> Path:
+    """All three plugins in the closed loop. Adaptive weights follow raw rewards while the gradient sees dithered ones;
+    layers are searched in the two updates of the first step, and two of them go on, whatever so short a search says."""
+    return train(
+        tmp_path_factory.mktemp("suite") / "run", "trainer.v1.trainer_mode=redit_sync",
+        "+paft=adaptive", *POOL_SETTINGS, "+flexora=one_run", "flexora.search_steps=2", "flexora.k=2",
+        "flexora.accept_noise=true", *TWO_UPDATES, "trainer.save_freq=1",
+        "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -23,19 +23,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.conftest import metrics_of
+from tests.e2e.conftest import TWO_UPDATES, metrics_of
 from verl_redit.demo import task
 from verl_redit.flexora.layers import layer_of, lora_factor
 from verl_redit.flexora.record import read
 from verl_redit.flexora.selection import load
 
 pytestmark = pytest.mark.e2e
-# two mini-batches in each step
-RL = [
-    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-    "actor_rollout_ref.rollout.calculate_log_probs=true",
-]
 
 
 def trained_layers(checkpoint: Path) -> set[str]:
@@ -51,18 +45,14 @@ def same_log_probs(folder: Path) -> bool:
     return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-3 for of in steps.values())
 
 
-def test_one_run_searches_and_goes_on_with_the_suites_trainer(train, tmp_path):
-    run = train(
-        tmp_path / "run", "+flexora=one_run", "flexora.search_steps=2", "flexora.k=2", "flexora.accept_noise=true",
-        "trainer.v1.trainer_mode=redit_sync", "trainer.save_freq=3", *RL, steps=3,
-    )  # fmt: skip
-    record = read(run / "checkpoints/flexora/record.jsonl")
+def test_one_run_searches_and_goes_on_with_the_chosen_layers(suite):
+    record = read(suite / "checkpoints/flexora/record.jsonl")
     assert len(record.steps) == 2
-    assert metrics_of(run)[1]["actor/flexora/step"] == 1.5  # the mean over the step's two mini-batches
-    chosen = {unit.name for unit in load(run / "checkpoints/flexora/selection.json").chosen}
+    assert metrics_of(suite)[1]["actor/flexora/step"] == 1.5  # the mean over the step's two mini-batches
+    chosen = {unit.name for unit in load(suite / "checkpoints/flexora/selection.json").chosen}
     assert len(chosen) == 2 and chosen < record.units.keys()
     weights = torch.load(
-        next((run / "checkpoints/global_step_3/actor").glob("model_world_size_*_rank_0.pt")), weights_only=False
+        next((suite / "checkpoints/global_step_3/actor").glob("model_world_size_*_rank_0.pt")), weights_only=False
     )
     of_layer: dict[str, bool] = {}
     for name, value in weights.items():
@@ -70,7 +60,7 @@ def test_one_run_searches_and_goes_on_with_the_suites_trainer(train, tmp_path):
             local = value.to_local() if hasattr(value, "to_local") else value
             of_layer[layer_of(factor[0])] = of_layer.get(layer_of(factor[0]), False) or bool(local.any())
     assert {layer for layer, moved in of_layer.items() if moved} == chosen
-    assert same_log_probs(run)
+    assert same_log_probs(suite)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +128,7 @@ def test_supervised_search_and_training_on_its_choice(search, selection, finetun
 def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
     run = train(
         tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
-        "flexora.stop_backward=true", "trainer.save_freq=2", *RL, redit=False,
+        "flexora.stop_backward=true", "trainer.save_freq=2", *TWO_UPDATES, redit=False,
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted

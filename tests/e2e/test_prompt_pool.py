@@ -22,34 +22,23 @@ from collections import Counter, defaultdict
 import pytest
 from typer.testing import CliRunner
 
-from tests.e2e.conftest import SIZES, metrics_of, rows_of
+from tests.e2e.conftest import GRID, POOL_SETTINGS, SIZES, metrics_of, rows_of
 from verl_redit.cli import app
 from verl_redit.demo.task import DATA_SOURCE
-from verl_redit.paft.grid import Grid, grid_templates
+from verl_redit.paft.grid import grid_templates
 from verl_redit.paft.pool import Template, render
 from verl_redit.paft.pool_file import load
 
 pytestmark = pytest.mark.e2e
 POOL = load("gsm8k")
-GRID = Grid(items=4, templates=5)
 VALIDATION_SAMPLES = 2
-OVERRIDES = [
-    "paft.pool=gsm8k",
-    f"paft.grid.items={GRID.items}",
-    f"paft.grid.templates={GRID.templates}",
-    "data.max_prompt_length=640",
-    "actor_rollout_ref.rollout.max_model_len=704",
-    "data.filter_overlong_prompts=true",
-    # workers that draw ahead of the checkpoint
-    "data.dataloader_num_workers=2",
-]
 
 
 @pytest.fixture(scope="module")
 def trained(train, tmp_path_factory):
     """Two steps of an epoch of 32, a checkpoint after each, validation before and after."""
     folder = tmp_path_factory.mktemp("prompt-pool") / "run"
-    return train(folder, "+paft=cycle", *OVERRIDES, "trainer.save_freq=1", "trainer.test_freq=2", redit=False)
+    return train(folder, "+paft=cycle", *POOL_SETTINGS, "trainer.save_freq=1", "trainer.test_freq=2", redit=False)
 
 
 def shown(template: Template, prompt: str) -> bool:
@@ -107,7 +96,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_with_the_same_prompts(trained, train
     shutil.copytree(trained / "checkpoints" / "global_step_1", stopped / "global_step_1")
     (stopped / "latest_checkpointed_iteration.txt").write_text("1")
     folder = train(
-        tmp_path / "run", "+paft=cycle", *OVERRIDES, f"trainer.default_local_dir={stopped}",
+        tmp_path / "run", "+paft=cycle", *POOL_SETTINGS, f"trainer.default_local_dir={stopped}",
         "trainer.val_before_train=false", "trainer.test_freq=-1", redit=False,
     )  # fmt: skip
     resumed, whole = ([row["input"] for row in rows_of(place / "rollouts" / "2.jsonl")] for place in (folder, trained))
@@ -123,19 +112,10 @@ def test_the_report_is_made_from_the_validation(trained, tmp_path):
     assert (tmp_path / "report.html").is_file()
 
 
-@pytest.fixture(scope="module")
-def adapted(train, tmp_path_factory):
-    """Two plugins in the closed loop: adaptive weights follow raw rewards while the gradient sees dithered ones."""
-    return train(
-        tmp_path_factory.mktemp("adaptive") / "run", "+paft=adaptive", *OVERRIDES, "trainer.v1.trainer_mode=redit_sync",
-        "trainer.save_freq=2", "trainer.val_before_train=false", "trainer.test_freq=-1",
-    )  # fmt: skip
-
-
-def test_the_closed_loop_logs_what_the_policy_saw(adapted):
+def test_the_closed_loop_logs_what_the_policy_saw(suite):
     for step in (1, 2):
-        logged, rows = metrics_of(adapted)[step], rows_of(adapted / "rollouts" / f"{step}.jsonl")
-        groups = templates_of(adapted / "rollouts" / f"{step}.jsonl")
+        logged, rows = metrics_of(suite)[step], rows_of(suite / "rollouts" / f"{step}.jsonl")
+        groups = templates_of(suite / "rollouts" / f"{step}.jsonl")
         assert logged["paft/templates"] == len({id for templates in groups.values() for id in templates})
         of_template = defaultdict(list)
         for row in rows:
@@ -146,8 +126,8 @@ def test_the_closed_loop_logs_what_the_policy_saw(adapted):
         assert logged["redit/effective_std"] > 0
 
 
-def test_the_weights_are_in_the_checkpoint(adapted):
-    state = json.loads((adapted / "checkpoints" / "global_step_2" / "verl_redit.json").read_text())
+def test_the_weights_are_in_the_checkpoint(suite):
+    state = json.loads((suite / "checkpoints" / "global_step_2" / "verl_redit.json").read_text())
     assert state.keys() == {"redit", "paft"}
     learned = state["paft"]["learned"]
     assert sum(learned["groups"]) == 2 * SIZES.prompts
