@@ -43,6 +43,7 @@ $(VENV)/installed: requirements-cpu.lock pyproject.toml
 	grep -v '^torch==' requirements-cpu.lock > $(VENV)/rest.lock
 	$(UV) install --no-deps --compile-bytecode -r $(VENV)/rest.lock
 	$(UV) install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q verl_redit
 	touch $@
 
 lock: ## resolve requirements-cpu.lock anew from pyproject.toml

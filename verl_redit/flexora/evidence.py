@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from verl_redit.flexora.scores import History
 
@@ -80,6 +79,8 @@ def jaccard(left: np.ndarray, right: np.ndarray) -> float:
 
 def correlation(left: np.ndarray, right: np.ndarray) -> float:
     """Spearman's rank correlation; 0 if either side has one value only."""
+    from scipy import stats  # half a second, which workers that do not search need not spend
+
     if np.ptp(left) == 0 or np.ptp(right) == 0:
         return 0.0
     return float(stats.spearmanr(left, right).statistic)
