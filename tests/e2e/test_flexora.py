@@ -15,16 +15,12 @@
 """Flexora through verl's entry points: a search, a run on what it chose, and both in one run; RL and supervised."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.e2e.conftest import TWO_UPDATES, metrics_of
-from verl_redit.demo import task
 from verl_redit.flexora.layers import layer_of, lora_factor
 from verl_redit.flexora.record import read
 from verl_redit.flexora.selection import load
@@ -63,50 +59,22 @@ def test_one_run_searches_and_goes_on_with_the_chosen_layers(suite):
     assert same_log_probs(suite)
 
 
-@pytest.fixture(scope="module")
-def finetune(workspace, tmp_path_factory):
-    """Six supervised updates on two FSDP2 ranks."""
-    data = tmp_path_factory.mktemp("supervised")
-    task.write_conversations(task.problems(200, 0, "train"), data / "train.parquet")
-
-    def run(folder: Path, *overrides: str) -> Path:
-        folder.mkdir(parents=True)
-        arguments = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-            "-m", "verl.trainer.sft_trainer", f"data.train_files={data / 'train.parquet'}",
-            "data.train_batch_size=32", "data.micro_batch_size_per_gpu=8", "data.max_length=256", "data.num_workers=0",
-            f"model.path={workspace / 'model'}", "model.use_remove_padding=false", "model.lora_rank=8",
-            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2",
-            "engine.use_torch_compile=false", "optim.lr=1e-3",
-            f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.total_epochs=1",
-            "trainer.logger=[console,file]", "trainer.save_freq=6", "trainer.device=cpu",
-            "trainer.n_gpus_per_node=2", f"hydra.run.dir={folder / 'hydra'}", *overrides,
-        ]  # fmt: skip
-        settings = {
-            "VERL_PLATFORM": "cpu",
-            "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
-            "OMP_NUM_THREADS": "1",
-        }
-        with (folder / "log.txt").open("w") as log:
-            code = subprocess.run(
-                arguments, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=folder
-            ).returncode
-        assert code == 0, (folder / "log.txt").read_text()[-3000:]
-        return folder
-
-    return run
-
-
 def losses(folder: Path) -> list[float]:
     entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [entry["data"]["train/loss"] for entry in entries if "train/loss" in entry["data"]]
+
+
+SUPERVISED = [
+    "data.micro_batch_size_per_gpu=8", "data.max_length=256", "data.num_workers=0", "model.lora_rank=8",
+    "optim.lr=1e-3", "trainer.total_epochs=1", "trainer.save_freq=6",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def search(finetune, tmp_path_factory):
     """A supervised search. Its choice is accepted as it is: a few updates of a tiny model show nothing."""
     folder = tmp_path_factory.mktemp("search") / "run"
-    return finetune(folder, "+flexora=sft_search", "flexora.search_steps=5", "flexora.k=2")
+    return finetune(folder, *SUPERVISED, "+flexora=sft_search", "flexora.search_steps=5", "flexora.k=2")
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +86,9 @@ def test_supervised_search_and_training_on_its_choice(search, selection, finetun
     chosen = load(selection)
     assert len(chosen.chosen) == 2 and chosen.scored_steps + chosen.skipped_steps == 5
     run = finetune(
-        tmp_path / "selected", "+flexora=sft_selected", f"flexora.selection={selection}", "flexora.accept_noise=true"
-    )
+        tmp_path / "selected", *SUPERVISED, "+flexora=sft_selected", f"flexora.selection={selection}",
+        "flexora.accept_noise=true",
+    )  # fmt: skip
     assert trained_layers(run / "checkpoints/global_step_6") == {unit.name for unit in chosen.chosen}
     assert trained_layers(search / "checkpoints/global_step_6") == {unit.name for unit in chosen.units}
     assert losses(search)[-1] < losses(search)[0] and losses(run)[-1] < losses(run)[0]

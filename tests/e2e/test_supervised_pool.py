@@ -15,58 +15,28 @@
 """Supervised fine-tuning on a prompt pool through verl's entry point: two FSDP2 ranks, stopped and resumed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from verl_redit.demo import task
 
 pytestmark = pytest.mark.e2e
 STEPS_PER_EPOCH = 6
 
 
 @pytest.fixture(scope="module")
-def finetune(workspace, tmp_path_factory):
-    """Two epochs of six steps with a checkpoint after every third; returns the folder with the log and metrics."""
-    data = tmp_path_factory.mktemp("supervised")
-    for split, count in [("train", 200), ("val", 40)]:
-        task.write_conversations(task.problems(count, 0, split), data / f"{split}.parquet")
-
-    def run(folder: Path, *overrides: str) -> Path:
-        folder.mkdir(parents=True)
-        arguments = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-            "-m", "verl.trainer.sft_trainer", "+paft=sft", "paft.pool=gsm8k", "paft.grid.items=4",
-            f"data.train_files={data / 'train.parquet'}", f"data.val_files={data / 'val.parquet'}",
-            "data.train_batch_size=32", "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2",
-            f"model.path={workspace / 'model'}", "model.use_remove_padding=false",
-            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2",
-            "engine.use_torch_compile=false", "optim.lr=1e-4",
-            f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.total_epochs=2",
-            "trainer.logger=[console,file]", "trainer.save_freq=3", "trainer.test_freq=6", "trainer.device=cpu",
-            "trainer.n_gpus_per_node=2", f"hydra.run.dir={folder / 'hydra'}", *overrides,
-        ]  # fmt: skip
-        settings = {
-            "VERL_PLATFORM": "cpu",
-            "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
-            "OMP_NUM_THREADS": "1",
-        }
-        with (folder / "log.txt").open("w") as log:
-            code = subprocess.run(
-                arguments, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=folder
-            ).returncode
-        assert code == 0, (folder / "log.txt").read_text()[-3000:]
-        return folder
-
-    return run
+def on_pool(finetune, conversations):
+    """Two epochs of six steps with a checkpoint after every third."""
+    settings = [
+        "+paft=sft", "paft.pool=gsm8k", "paft.grid.items=4", f"data.val_files={conversations / 'val.parquet'}",
+        "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2", "optim.lr=1e-4",
+        "trainer.total_epochs=2", "trainer.save_freq=3", "trainer.test_freq=6",
+    ]  # fmt: skip
+    return lambda folder, *overrides: finetune(folder, *settings, *overrides)
 
 
 @pytest.fixture(scope="module")
-def whole(finetune, tmp_path_factory):
-    return finetune(tmp_path_factory.mktemp("whole") / "run")
+def whole(on_pool, tmp_path_factory):
+    return on_pool(tmp_path_factory.mktemp("whole") / "run")
 
 
 def steps_of(folder: Path) -> dict[int, tuple[float, int]]:
@@ -95,8 +65,8 @@ def test_the_grid_is_validated(whole):
 
 
 @pytest.mark.parametrize("step", [3, STEPS_PER_EPOCH], ids=["mid-epoch", "end of an epoch"])
-def test_a_resumed_run_draws_the_same_pairs(whole, finetune, tmp_path, step):
-    resumed = finetune(
+def test_a_resumed_run_draws_the_same_pairs(whole, on_pool, tmp_path, step):
+    resumed = on_pool(
         tmp_path / "run", "trainer.resume_mode=resume_path",
         f"trainer.resume_from_path={whole / 'checkpoints' / f'global_step_{step}'}",
     )  # fmt: skip
