@@ -235,6 +235,23 @@ def test_verl_takes_the_setting(searched, verl_config):
     assert verl_config(word).actor_rollout_ref.model.exclude_modules == load(file).exclude_modules
 
 
+@pytest.mark.parametrize(
+    ("search", "warning"),
+    [
+        ({}, None),
+        ({"noise": 20}, "12 steps, no more than chance"),
+        ({"steps": 1}, "1 steps, too few to judge. Layers chosen at random may do as well"),
+    ],
+)
+def test_a_setting_from_a_choice_like_chance_is_warned_of_beside_the_output(searched, search, warning):
+    _, file = searched(**search)
+    code, output, errors = run("regex", file)
+    assert code == 0
+    (word,) = shlex.split(output)
+    assert word.startswith("actor_rollout_ref.model.exclude_modules=")
+    assert not errors if warning is None else f"warning: {file}: " in errors and warning in errors
+
+
 def test_all_units_leave_the_setting_as_it_is_without_one(tmp_path):
     record = record_of(steps=0, method="all")
     record.add("", {"prior": np.ones(6)})

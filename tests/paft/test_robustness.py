@@ -22,16 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from verl_redit.paft.robustness.resampling import DRAWS, Resamples, noise_variance
 from verl_redit.paft.robustness.statistics import (
-    DRAWS,
     GridsDifferError,
     Outcomes,
-    Resamples,
     compare,
     cvar,
     measure,
     measure_templates,
-    noise_variance,
 )
 
 BY_HAND = np.array(

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verl_redit.paft import config
 from verl_redit.paft.config import Adaptive, PaftConfig
 from verl_redit.paft.pool import Template
 from verl_redit.paft.sampler import POLICIES
@@ -44,6 +45,11 @@ def drawn(chosen, epoch: int) -> list[tuple[int, int]]:
         (int(row), chosen.next(Draw(int(row), epoch, position, epoch * chosen.rows + position)))
         for position, row in enumerate(chosen.order(epoch))
     ]
+
+
+def test_the_settings_know_the_policies_that_there_are():
+    """The names stand twice, as the policies import the settings."""
+    assert config.POLICIES == list(POLICIES)
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -162,7 +162,11 @@ def regex(
 
     from verl_redit.flexora.selection import load
 
-    pattern = load(selection).exclude_modules
+    loaded = load(selection)
+    if loaded.beats_chance is False:  # on stderr, so that the output can be pasted or substituted as it is
+        warning = f"warning: {selection}: {loaded.summary}. Layers chosen at random may do as well"
+        errors.out(f"{warning}; search for more steps, or use all layers", style="yellow", highlight=False)
+    pattern = loaded.exclude_modules
     value = "null" if pattern is None else QuotedString(pattern, Quote.double).with_quotes()
     print(shlex.quote(f"{'' if sft else 'actor_rollout_ref.'}model.exclude_modules={value}"))
 

@@ -25,8 +25,9 @@ from rich.table import Table
 
 from verl_redit.paft.robustness.dumps import Run
 from verl_redit.paft.robustness.pictures import base64_png, draw_heat_map, draw_scatter, draw_templates
+from verl_redit.paft.robustness.resampling import Estimate
 from verl_redit.paft.robustness.scores import Report
-from verl_redit.paft.robustness.statistics import Estimate, Robustness
+from verl_redit.paft.robustness.statistics import Robustness
 
 
 @dataclass(frozen=True)

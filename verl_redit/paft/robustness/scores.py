@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from verl_redit.paft.robustness.dumps import Run
+from verl_redit.paft.robustness.resampling import DRAWS, LEVEL
 from verl_redit.paft.robustness.statistics import (
-    DRAWS,
-    LEVEL,
     Difference,
     GridsDifferError,
     Robustness,
