@@ -23,9 +23,6 @@ robustness` reads. Arms share the seeds of the rows' order. A run that is finish
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,19 +35,16 @@ from rich.progress import track
 from seeds import show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from verl_redit.demo import model, task
+from verl_redit.demo import model, supervised, task
 from verl_redit.paft.pool import Pool, Template, render
 from verl_redit.paft.pool_file import load
 from verl_redit.paft.scoring import score
 
-ARMS = {
-    "fixed": ["paft.policy=fixed"],
-    "static": ["paft.policy=static"],
-    "cycle": ["paft.policy=cycle"],
-}
+ARMS = ["fixed", "static", "cycle"]
 POOL = "gsm8k"
 VOCABULARY = 1024
 LONGEST_REPLY = 24
+RANKS = 2
 
 
 @dataclass(frozen=True)
@@ -84,24 +78,14 @@ def train(folder: Path, run: Path, arm: str, seed: int, sizes: Sizes) -> Path:
     trained = run / "checkpoints" / f"global_step_{steps}" / "huggingface"
     if trained.is_dir():
         return trained
-    run.mkdir(parents=True, exist_ok=True)
-    arguments = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        "-m", "verl.trainer.sft_trainer", "+paft=sft", f"paft.pool={POOL}", f"paft.seed={seed}", *ARMS[arm],
-        f"data.train_files={folder / 'train.parquet'}", "data.val_files=null", f"data.train_batch_size={sizes.batch}",
-        f"data.micro_batch_size_per_gpu={sizes.batch // 2}", "data.max_length=512", "data.num_workers=0",
-        f"model.path={folder / 'model'}", "model.use_remove_padding=false",
-        "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2", "engine.use_torch_compile=false",
-        "+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}", "optim.lr=1e-3",
-        f"trainer.default_local_dir={run / 'checkpoints'}", f"trainer.total_epochs={sizes.epochs}",
-        "trainer.logger=[console,file]", "trainer.save_freq=-1", "trainer.device=cpu", "trainer.n_gpus_per_node=2",
-        "checkpoint.save_contents=[hf_model]", "trainer.resume_mode=disable", f"hydra.run.dir={run / 'hydra'}",
-    ]  # fmt: skip
-    settings = {"VERL_PLATFORM": "cpu", "VERL_FILE_LOGGER_PATH": str(run / "metrics.jsonl"), "OMP_NUM_THREADS": "1"}
-    with (run / "log.txt").open("w") as log:
-        code = subprocess.run(arguments, env={**os.environ, **settings}, stdout=log, stderr=log).returncode
-    if code or not trained.is_dir():
-        raise RuntimeError(f"verl stopped with exit code {code}; the log is {run / 'log.txt'}")
+    supervised.train(
+        folder / "model", folder / "train.parquet", run, "+paft=sft", f"paft.pool={POOL}", f"paft.seed={seed}",
+        f"paft.policy={arm}", "data.val_files=null", f"data.train_batch_size={sizes.batch}",
+        f"data.micro_batch_size_per_gpu={sizes.batch // RANKS}", "data.max_length=512",
+        "+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}",
+        f"trainer.total_epochs={sizes.epochs}", "trainer.save_freq=-1", "checkpoint.save_contents=[hf_model]",
+        "trainer.resume_mode=disable", ranks=RANKS,
+    )  # fmt: skip
     return trained
 
 

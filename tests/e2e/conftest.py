@@ -15,9 +15,6 @@
 """One tiny model and one set of problems for all runs of the real trainer."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +24,7 @@ import pytest
 from rich.console import Console
 from verl.utils.reward_score import default_compute_score
 
-from verl_redit.demo import run, task
+from verl_redit.demo import run, supervised, task
 from verl_redit.demo.run import Arm, Sizes
 from verl_redit.paft.config import Grid
 
@@ -100,22 +97,8 @@ def finetune(workspace, conversations) -> Callable[..., Path]:
     """Run verl's supervised trainer on two FSDP2 ranks, six steps an epoch; returns the folder with log and metrics."""
 
     def to_the_end(folder: Path, *overrides: str) -> Path:
-        folder.mkdir(parents=True)
-        arguments = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-            "-m", "verl.trainer.sft_trainer", f"data.train_files={conversations / 'train.parquet'}",
-            "data.train_batch_size=32", f"model.path={workspace / 'model'}", "model.use_remove_padding=false",
-            "+model.override_config.attn_implementation=sdpa", "engine.strategy=fsdp2",
-            "engine.use_torch_compile=false", f"trainer.default_local_dir={folder / 'checkpoints'}",
-            "trainer.logger=[console,file]", "trainer.device=cpu", "trainer.n_gpus_per_node=2",
-            f"hydra.run.dir={folder / 'hydra'}", *overrides,
-        ]  # fmt: skip
-        settings = run.environment(2, folder / "metrics.jsonl")
-        with (folder / "log.txt").open("w") as log:
-            code = subprocess.run(
-                arguments, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=folder
-            ).returncode
-        assert code == 0, (folder / "log.txt").read_text()[-3000:]
+        rows = conversations / "train.parquet"
+        supervised.train(workspace / "model", rows, folder, "data.train_batch_size=32", *overrides, ranks=2)
         return folder
 
     return to_the_end

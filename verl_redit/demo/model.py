@@ -21,7 +21,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from verl_redit.demo.task import Problem, demonstration
 
@@ -81,7 +87,7 @@ def bare(problem: Problem, draw: random.Random | None = None) -> list[dict[str, 
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], response: str
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], response: str
 ) -> tuple[list[int], list[int]]:
     """Token ids of the prompt, and of the response with its end."""
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -141,7 +147,7 @@ def warm_start(
 
 @torch.no_grad()
 def sampled_accuracy(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], seed: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: list[Problem], seed: int
 ) -> float:
     """Share of problems whose answer, sampled at temperature 1, verl's GSM8K scorer marks 1."""
     from verl.utils.reward_score.gsm8k import compute_score
@@ -151,7 +157,7 @@ def sampled_accuracy(
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        output = model.generate(  # type: ignore[misc]
+        output = model.generate(  # type: ignore[operator]
             **batch, max_new_tokens=24, do_sample=True, temperature=1.0, top_k=0
         )
     texts = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -218,12 +218,12 @@ def train(arguments: list[str], folder: Path, title: str, sizes: Sizes, console:
                 if seen := report.training_steps(metrics):
                     progress.update(bar, completed=seen[-1]["step"], description=title)
                 if time.time() - log.stat().st_mtime > STALL_SECONDS:
-                    raise DemoError(f"{title}: no output for {STALL_SECONDS} s; {_first_error(log)}")
+                    raise DemoError(f"{title}: no output for {STALL_SECONDS} s; {first_error(log)}")
             progress.update(bar, completed=len(report.training_steps(metrics)), description=title)
         finally:
             _end_processes(process, mark)
     if code != 0:
-        raise DemoError(f"{title}: verl stopped with exit code {code}; {_first_error(log)}")
+        raise DemoError(f"{title}: verl stopped with exit code {code}; {first_error(log)}")
 
 
 def _wait(process: subprocess.Popen) -> int | None:
@@ -233,7 +233,7 @@ def _wait(process: subprocess.Popen) -> int | None:
         return None
 
 
-def _first_error(log: Path) -> str:
+def first_error(log: Path) -> str:
     """The first line of the log that tells of an error: later ones are often its echoes."""
     for line in log.read_text(errors="replace").splitlines():
         if "Error" in line and "Warning" not in line:
