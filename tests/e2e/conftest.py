@@ -74,11 +74,13 @@ def train(workspace) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def suite(train, tmp_path_factory) -> Path:
     """All three plugins in the closed loop. Adaptive weights follow raw rewards while the gradient sees dithered ones;
-    layers are searched in the two updates of the first step, and two of them go on, whatever so short a search says."""
+    gates on layers are learned and applied in the four updates of two steps, so that rollouts of the second see them,
+    and two layers go on, whatever so short a search says. The rate makes the first gates large enough to be seen."""
     return train(
         tmp_path_factory.mktemp("suite") / "run", "trainer.v1.trainer_mode=redit_sync",
-        "+paft=adaptive", *POOL_SETTINGS, "+flexora=one_run", "flexora.search_steps=2", "flexora.k=2",
-        "flexora.accept_noise=true", *TWO_UPDATES, "trainer.save_freq=1",
+        "+paft=adaptive", *POOL_SETTINGS, "+flexora=one_run", "flexora.method=first_order",
+        "flexora.apply=true", "flexora.search_steps=4", "flexora.k=2", "flexora.accept_noise=true", *TWO_UPDATES,
+        "actor_rollout_ref.actor.optim.lr=5e-3", "trainer.save_freq=1",
         "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3,
     )  # fmt: skip
 

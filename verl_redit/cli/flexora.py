@@ -14,52 +14,31 @@
 
 """``verl-redit flexora``: look at layer selections, compare them, paste them, and choose anew."""
 
-import json
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import combinations, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from verl_redit.cli.output import Json, console, errors, print_json, told
 
 if TYPE_CHECKING:
     from verl_redit.flexora.selection import Selection
 
 app = typer.Typer(no_args_is_help=True, help="Layer selections: look at them, compare them, choose anew.")
-console = Console()
-errors = Console(stderr=True)
 
 OPTION_OF_RULE = {"top_k": "k", "budget": "budget", "z_score": "z"}
 
 SelectionFile = Annotated[Path, typer.Argument(metavar="SELECTION", help="The selection.json of a search.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Exit code 1 and the message alone for what a user can mend: files, settings and rules."""
-    try:
-        yield
-    except ValueError as error:
-        errors.out(error, style="red", highlight=False)
-        raise typer.Exit(code=1) from error
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    json.dump(content, sys.stdout, indent=2)
-    print()
 
 
 @app.command()
-@_told()
+@told(ValueError)
 def show(
     selection: SelectionFile,
     as_json: Json = False,
@@ -80,7 +59,7 @@ def show(
         png.parent.mkdir(parents=True, exist_ok=True)
         pictures.draw(loaded).savefig(png, format="png")
     if as_json:
-        _print_json({"summary": loaded.summary, **asdict(loaded)})
+        print_json({"summary": loaded.summary, **asdict(loaded)})
         return
     report.print_report(loaded, console)
     for file in filter(None, (html, png)):
@@ -88,7 +67,7 @@ def show(
 
 
 @app.command()
-@_told()
+@told(ValueError)
 def compare(
     selections: Annotated[
         list[Path], typer.Argument(metavar="SELECTION SELECTION...", help="Two or more of the same units.")
@@ -120,7 +99,7 @@ def compare(
     ]
     if as_json:
         summaries = {str(file): selection.summary for file, selection in zip(selections, loaded, strict=True)}
-        _print_json({"units": len(loaded[0].units), "selections": summaries, "pairs": pairs})
+        print_json({"units": len(loaded[0].units), "selections": summaries, "pairs": pairs})
         return
     for file, selection in zip(selections, loaded, strict=True):
         console.out(f"{file}: {selection.summary}")
@@ -152,7 +131,7 @@ def _chance_jaccard(units: int, left: int, right: int) -> float:
 
 
 @app.command()
-@_told()
+@told(ValueError)
 def regex(
     selection: SelectionFile,
     sft: Annotated[bool, typer.Option("--sft", help="For verl's supervised trainer.")] = False,
@@ -172,7 +151,7 @@ def regex(
 
 
 @app.command()
-@_told()
+@told(ValueError)
 def select(
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="The record.jsonl of a search.")],
     out: Annotated[Path, typer.Option(help="The new selection, a .json file that is not there yet.")],
@@ -201,7 +180,7 @@ def select(
 
 
 @app.command()
-@_told()
+@told(ValueError)
 def export(
     checkpoint: Annotated[
         Path,

@@ -25,9 +25,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from verl_redit.cli import pool_making
-from verl_redit.cli.pool_output import Json, cells, console, print_json, refuse_unknown, table_of, told
+from verl_redit.cli.output import BadOption, Json, console, print_json, refuse_unknown, table_of, told
 from verl_redit.paft import checks
-from verl_redit.paft.pool import SPLITS, Pool, PoolError, render
+from verl_redit.paft.pool import SPLITS, Pool, PoolError, RenderError, render
 from verl_redit.paft.pool_file import load
 from verl_redit.paft.rows import values_of
 
@@ -39,7 +39,7 @@ PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of a bundled
 
 
 @app.command()
-@told()
+@told(PoolError, RenderError)
 def check(pool: PoolName, as_json: Json = False) -> None:
     """List what is wrong with a pool. Exit code 1 if anything is."""
     loaded = load(pool)
@@ -58,7 +58,7 @@ def check(pool: PoolName, as_json: Json = False) -> None:
         )
     else:
         if found:
-            console.print(table_of(map(cells, found), "row", "id", "rule", "what is wrong"))
+            console.print(table_of((defect.cells for defect in found), "row", "id", "rule", "what is wrong"))
         counts = ", ".join(f"{size} {split}" for split, size in sizes.items())
         console.out(
             f"{pool}: {counts}; content {loaded.content_hash}; longest text {longest} characters; defects: {len(found)}"
@@ -67,7 +67,7 @@ def check(pool: PoolName, as_json: Json = False) -> None:
 
 
 @app.command()
-@told()
+@told(PoolError, RenderError)
 def show(
     pool: PoolName,
     template: Annotated[list[str] | None, typer.Option(help="Id of a template; repeat for more.")] = None,
@@ -101,7 +101,7 @@ def _values(pool: Pool, row: str | None, given: list[str]) -> dict[str, Any]:
     for pair in given:
         field, equals, value = pair.partition("=")
         if not equals:
-            raise PoolError(f"--set {pair}: write it as field=value")
+            raise BadOption(f"--set {pair}: write it as field=value")
         refuse_unknown("--set", field, pool.fields)
         chosen[field] = [*chosen.get(field, []), value] if field in options else value
     missing = [field for field in pool.fields if field not in chosen]
@@ -114,17 +114,17 @@ def _values(pool: Pool, row: str | None, given: list[str]) -> dict[str, Any]:
 def _row(place: str) -> dict[str, Any]:
     file, _, number = place.rpartition(":")
     if not (number.isdecimal() and Path(file).is_file()):
-        raise PoolError(f"--row {place}: write it as FILE:N, a parquet file that is there and a row's number from 0")
+        raise BadOption(f"--row {place}: write it as FILE:N, a parquet file that is there and a row's number from 0")
     import pyarrow.parquet as pq
 
     rows = pq.read_table(file)
     if int(number) >= len(rows):
-        raise PoolError(f"--row {place}: the file has {len(rows)} rows, the last is {len(rows) - 1}")
+        raise BadOption(f"--row {place}: the file has {len(rows)} rows, the last is {len(rows) - 1}")
     return rows.slice(int(number), 1).to_pylist()[0]
 
 
 @app.command()
-@told()
+@told(PoolError, RenderError)
 def stats(pool: PoolName, as_json: Json = False) -> None:
     """Count a pool's templates, and tell how far the held-out ones are from the train ones."""
     loaded = load(pool)

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-from verl_redit.cli.pool_output import Json, cells, console, errors, print_json, refuse_unknown, table_of, told
+from verl_redit.cli.output import Json, console, errors, print_json, refuse_unknown, table_of, told
 from verl_redit.paft import checks, generate, importing
 from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool import SPLITS, TIERS, PoolError
@@ -43,7 +43,7 @@ Fields = Annotated[
 Contract = Annotated[str, typer.Option(help=f"How answers are stated: {', '.join(CONTRACTS)}.")]
 
 
-@told()
+@told(PoolError)
 def import_(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .csv file in UTF-8, or an .xlsx file.")],
     out: Out,
@@ -71,7 +71,7 @@ def import_(
     raise typer.Exit(code=int(not passes))
 
 
-@told()
+@told(PoolError)
 def generate_(
     out: Out,
     contract: Contract,
@@ -130,8 +130,8 @@ def _keep(sifted: importing.Sifted, out: Path, noun: str, as_json: bool) -> bool
             }
         )
         return passes
-    rows = [(*cells(defect), "mended") for defect in sifted.mended]
-    rows += [(*cells(defect), "dropped") for defect in sifted.dropped]
+    rows = [(*defect.cells, "mended") for defect in sifted.mended]
+    rows += [(*defect.cells, "dropped") for defect in sifted.dropped]
     if rows:
         console.print(table_of(rows, "row", "id", "rule", "what was found", ""))
     console.out(
@@ -144,5 +144,5 @@ def _keep(sifted: importing.Sifted, out: Path, noun: str, as_json: bool) -> bool
         verdict = f"{'passes' if passes else 'does not pass'} `verl-redit pool check`"
         console.out(f"{out} with {len(sifted.pool.templates)} templates {verdict}")
     if left:
-        console.print(table_of(map(cells, left), "row", "id", "rule", "what is wrong"))
+        console.print(table_of((defect.cells for defect in left), "row", "id", "rule", "what is wrong"))
     return passes

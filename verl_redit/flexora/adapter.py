@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from verl_redit.flexora.layers import unit_of
+from verl_redit.flexora.search import Factors
 
 
 def lora_modules(module: torch.nn.Module) -> dict[str, Any]:
@@ -47,6 +48,29 @@ def set_gates(module: torch.nn.Module, gates: Mapping[str, float], grain: str) -
     """
     for name, part in lora_modules(module).items():
         part.set_scale("default", gates[unit_of(name, grain)])
+
+
+@torch.no_grad()
+def fold_gates(factors: Factors, gates: Mapping[str, float], grain: str) -> None:
+    """Multiply each unit's B by its gate.
+
+    Args:
+        gates: unit -> gate.
+    """
+    for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
+        if is_b:
+            value.mul_(gates[unit_of(module, grain)])
+
+
+def make_anew(factors: Factors, inputs: Mapping[str, int], seed: int, shard: int) -> None:
+    """Begin all LoRA factors anew.
+
+    Args:
+        inputs: module -> its inputs.
+        shard: this rank's number among those that hold the shards of one copy.
+    """
+    for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
+        made_anew(value, "B" if is_b else "A", inputs[module], seed, module, shard)
 
 
 @torch.no_grad()

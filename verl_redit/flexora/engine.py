@@ -33,7 +33,7 @@ from verl.utils.device import get_device_id
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from verl_redit.flexora.adapter import lora_modules, lora_parameters, made_anew, set_gates
+from verl_redit.flexora.adapter import fold_gates, lora_modules, lora_parameters, make_anew, set_gates
 from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
@@ -44,7 +44,7 @@ from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import BadSelection, conclude, load
-from verl_redit.flexora.startup import adapter_problems, noise_problems, selection_problems
+from verl_redit.flexora.startup import adapter_problems, noise_problems, precision_problems, selection_problems
 from verl_redit.plugin import install_early
 from verl_redit.settings import parse
 
@@ -103,14 +103,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             raise ValueError("flexora: lora_rank is 0, so there is no LoRA to choose layers for; set model.lora_rank")
         if self.engine_config.forward_only or self.flexora.mode == "selected":
             return
-        if self.scaler is not None:
-            raise ValueError("flexora: a search compares gradients, which float16 scales; use mixed_precision bfloat16")
-        if self.method.passes == "unrolled" and self._autocast_dtype != torch.float32:
-            raise ValueError(
-                "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set "
-                "fsdp_config.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}, or use "
-                "align or first_order"
-            )
+        _refuse(precision_problems(self.method, self.scaler is not None, self._autocast_dtype))
         factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
         if self.flexora.rule == "top_k" and (self.flexora.k or 0) >= len(factors.units):
             raise ValueError(f"flexora.k: {self.flexora.k} of {len(factors.units)} units is no choice; lower it")
@@ -228,14 +221,10 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             self.switch_due = self.flexora.switch == "reset" and self.method.passes != "none"
         self.search = None
 
-    @torch.no_grad()
     def _fold_gates(self) -> None:
         """Gates move from the forward pass into B, so that nothing changes as they end."""
         if self.search and self.gates:
-            factors = self.search.factors
-            for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
-                if is_b:
-                    value.mul_(self.gates[unit_of(module, self.flexora.grain)])
+            fold_gates(self.search.factors, self.gates, self.flexora.grain)
             set_gates(self.module, dict.fromkeys(self.gates, 1.0), self.flexora.grain)
             self.gates = {}
 
@@ -259,11 +248,8 @@ class FlexoraEngine(FSDPEngineWithLMHead):
     def _make_anew(self) -> None:
         factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
         inputs = {name: part.in_features for name, part in lora_modules(self.module).items()}
-        shard = self.device_mesh.get_local_rank(self.device_mesh.ndim - 1)
-        for parameter, value, module, is_b in zip(
-            factors.parameters, factors.values, factors.modules, factors.is_b, strict=True
-        ):
-            made_anew(value, "B" if is_b else "A", inputs[module], self.flexora.seed, module, shard)
+        make_anew(factors, inputs, self.flexora.seed, self.device_mesh.get_local_rank(self.device_mesh.ndim - 1))
+        for parameter in factors.parameters:
             self.optimizer.state.pop(parameter, None)
 
     def get_per_tensor_param(self, layered_summon=False, base_sync_done=False, **kwargs):

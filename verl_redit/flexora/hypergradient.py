@@ -66,17 +66,19 @@ def unrolled(
             break
         reach = DIFFERENCE * (dot(point, point) / length) ** 0.5
 
-        def beside(distance: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+        sides: list[list[torch.Tensor]] = []
+
+        def beside(distance: float) -> torch.Tensor:
             torch._foreach_copy_(list(values), point)  # noqa: B023
             torch._foreach_add_(list(values), adjoint, alpha=distance)  # noqa: B023
             gradients = train()
-            return gradients, gate_gradient(gradients)
+            if step + 1 < steps:  # noqa: B023
+                sides.append(gradients)  # noqa: B023
+            return gate_gradient(gradients)
 
-        above, gates_above = beside(reach)
-        below, gates_below = beside(-reach)
-        total = total - rate * (gates_above - gates_below) / (2 * reach)
-        if step + 1 < steps:
-            curvature = torch._foreach_sub(above, below)
+        total = total - rate * (beside(reach) - beside(-reach)) / (2 * reach)
+        if sides:
+            curvature = torch._foreach_sub(*sides)
             adjoint = list(torch._foreach_sub(adjoint, curvature, alpha=rate / (2 * reach)))
     torch._foreach_copy_(list(values), path[0])
     return total, first

@@ -17,10 +17,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from verl_redit.flexora.config import FlexoraConfig
-from verl_redit.flexora.scores import METHODS
+from verl_redit.flexora.scores import METHODS, Method
 from verl_redit.flexora.selection import BadSelection, Selection, load
 from verl_redit.settings import parse
 
@@ -67,6 +68,23 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
         yield (
             f"trainer.v1.trainer_mode={mode}: rollouts of the old adapter would be trained on after it was made anew; "
             "set flexora.switch=keep"
+        )
+
+
+def precision_problems(method: Method, scales: bool, forward: torch.dtype) -> Iterator[str]:
+    """Why gradients are no measure in an engine.
+
+    Args:
+        scales: whether losses are scaled, as float16 needs it.
+        forward: dtype of the forward pass.
+    """
+    if scales:
+        yield "flexora: a search compares gradients, which float16 scales; use mixed_precision bfloat16"
+    if method.passes == "unrolled" and forward != torch.float32:
+        yield (
+            "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set "
+            "fsdp_config.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}, or use "
+            "align or first_order"
         )
 
 

@@ -70,6 +70,11 @@ class Defect:
     def __str__(self) -> str:
         return f"{self.row} ({self.id}): {self.message}" if self.row else self.message
 
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """Of a table of defects: row, id, rule, what is wrong."""
+        return self.row, self.id, self.rule, self.message
+
 
 @dataclass(frozen=True)
 class _Names:

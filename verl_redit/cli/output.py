@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the commands of ``verl-redit pool`` share: how they print, and how they tell what a user can mend."""
+"""What commands share: how they print, and how they tell what a user can mend."""
 
 import json
 import sys
@@ -25,8 +25,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from verl_redit.paft.checks import Defect
-from verl_redit.paft.pool import PoolError, RenderError
 from verl_redit.settings import nearest
 
 console = Console()
@@ -35,20 +33,26 @@ errors = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class BadOption(ValueError):
+    """A value that an option cannot have; the message begins with the option."""
+
+
 @contextmanager
-def told() -> Iterator[None]:
-    """Exit code 1 and the message alone for what a user can mend."""
+def told(*kinds: type[ValueError]) -> Iterator[None]:
+    """Exit code 1 and the message alone for what a user can mend: options, and errors of these kinds."""
     try:
         yield
-    except (PoolError, RenderError) as error:
+    except ValueError as error:
+        if not isinstance(error, (BadOption, *kinds)):
+            raise
         errors.out(error, style="red", highlight=False)
         raise typer.Exit(code=1) from error
 
 
 def refuse_unknown(option: str, name: str, valid: Iterable[str]) -> None:
-    """Raise PoolError, with the option first, if its value is none of the valid names."""
+    """Raise BadOption if its value is none of the valid names."""
     if name not in valid:
-        raise PoolError(f"{option} {name}: {nearest(name, list(valid))}")
+        raise BadOption(f"{option} {name}: {nearest(name, list(valid))}")
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -63,8 +67,3 @@ def table_of(rows: Iterable[Iterable[object]], *columns: str) -> Table:
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))  # brackets in templates are not markup
     return table
-
-
-def cells(defect: Defect) -> tuple[str, str, str, str]:
-    """Of a table of defects: row, id, rule, what is wrong."""
-    return defect.row, defect.id, defect.rule, defect.message
