@@ -16,14 +16,25 @@
 
     VERL_PLATFORM=cpu python recipes/benchmarks/flexora.py
 
-The engine trains in one process, on the demo's task, with its model in twelve layers. Arms alternate; each step of an
-arm stands over the stock step before it. Reported: median of the ratios and the middle 80 % of them.
+The engine trains in one process, on the demo's task, with its model in twelve layers.
+
+Time: arms alternate; each step of an arm stands over the stock step before it. Reported: median of the ratios and the
+middle 80 % of them.
+
+Memory: the most bytes that tensors hold at one time in the first two steps, less the same of stock, in copies of the
+LoRA gradients. What a search keeps from step to step is counted, and so are momenta, which are the same in both. Ranks
+are large and rows short there, so that the peak is one of gradients: where activations are larger, they may hide a copy
+that is not held at their peak, and the figure is an upper bound.
+
+Synced bytes: what the engine hands to vLLM at a weight sync once the base weights are there.
 """
 
+import gc
 import itertools
 import json
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +42,7 @@ import torch
 import typer
 import verl  # noqa: F401  loads the plugin
 from prompt_pool import middle
+from torch.profiler import ProfilerActivity, profile
 
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
@@ -44,6 +56,7 @@ SEARCHES = {
     "sign": {"method": "sign"},
     "grad_norm": {"method": "grad_norm"},
 }
+# the layers that have no LoRA
 FEWER = {"the upper half": range(6), "the upper quarter": range(9)}
 
 
@@ -55,18 +68,75 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-def rows(tokenizer):
-    """One batch of the demo's problems with their solutions."""
+def regex_of(layers: Iterable[int]) -> str:
+    """PEFT's ``exclude_modules`` for these layers."""
+    return rf"model\.layers\.(?:{'|'.join(map(str, layers))})\..*"
+
+
+def searching(model: Path, settings: dict, rank: int = RANK):
+    node = {**settings, "search_steps": 10**6, "output": tempfile.mkdtemp(dir=model.parent)}
+    return build(model, node, lora_rank=rank)
+
+
+def without(model: Path, layers: Iterable[int], stop_backward: bool = False):
+    """An engine with no LoRA on these layers."""
+    node = {"method": "all", "output": tempfile.mkdtemp(dir=model.parent), "stop_backward": stop_backward}
+    return build(model, node, lora_rank=RANK, exclude_modules=regex_of(layers))
+
+
+def times(model: Path, stock, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each arm's steps over those of stock."""
+    tokenizer = stock.model_config.tokenizer
     pairs = [demo.encode(tokenizer, demo.bare(row), row.solution()) for row in task.problems(ROWS, 0, "train")]
     ids = [torch.tensor(prompt + answer) for prompt, answer in pairs]
     masks = [torch.tensor([0] * len(prompt) + [1] * len(answer)) for prompt, answer in pairs]
-    return ids, masks
+
+    def seconds(engine) -> float:
+        data = supervised_batch(ids, masks, ROWS // 4, ROWS)
+        began = time.perf_counter()
+        update(engine, data)
+        return time.perf_counter() - began
+
+    def over_stock(engine) -> list[float]:
+        pairs = [(seconds(stock), seconds(engine)) for _ in range(rounds + 3)]
+        return middle([of_arm / of_stock for of_stock, of_arm in pairs[3:]])  # the first ones warm up
+
+    figures = {name: over_stock(searching(model, settings)) for name, settings in SEARCHES.items()}
+    for (name, layers), stop in itertools.product(FEWER.items(), (False, True)):
+        told = f"LoRA on {name} of the layers" + (", stop_backward" if stop else "")
+        figures[told] = over_stock(without(model, layers, stop))
+    return figures
 
 
-def seconds(engine, data) -> float:
-    began = time.perf_counter()
-    update(engine, data)
-    return time.perf_counter() - began
+def peak(engine, trace: Path) -> int:
+    """The most bytes that tensors hold at one time in two steps, above those held before."""
+    rows = [torch.arange(8) + number for number in range(8)]
+    masks = [torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])] * len(rows)
+    gc.collect()  # what earlier engines held would be freed within the steps
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        for _ in range(2):
+            update(engine, supervised_batch(rows, masks, 2, len(rows)))
+    profiler.export_chrome_trace(str(trace))
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    events.sort(key=lambda event: event["ts"])
+    return max(itertools.accumulate(event["args"]["Bytes"] for event in events))
+
+
+def memory(model: Path) -> dict[str, float]:
+    """Copies of the LoRA gradients that each search holds above stock."""
+    rank, trace = 64, model.parent / "trace.json"
+    stock = build(model, lora_rank=rank)
+    copy = sum(value.nbytes for value in stock.module.parameters() if value.requires_grad)
+    base = peak(stock, trace)
+    return {
+        name: round((peak(searching(model, settings, rank), trace) - base) / copy, 2)
+        for name, settings in SEARCHES.items()
+    }
+
+
+def synced_bytes(engine) -> int:
+    tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
+    return sum(tensor.nbytes for _, tensor in tensors)
 
 
 def main(rounds: Annotated[int, typer.Option(min=10, help="Steps of each arm.")] = 30) -> None:
@@ -75,38 +145,15 @@ def main(rounds: Annotated[int, typer.Option(min=10, help="Steps of each arm.")]
         join(0, 1, Path(scratch) / "store")
         model = prepared(Path(scratch) / "model")
         stock = build(model, lora_rank=RANK)
-        ids, masks = rows(stock.model_config.tokenizer)
-        number = itertools.count()
-
-        def batch():
-            return supervised_batch(ids, masks, ROWS // 4, ROWS)
-
-        def over_stock(engine) -> list[float]:
-            ratios = []
-            for step in range(rounds + 3):
-                base = seconds(stock, batch())
-                if step >= 3:
-                    ratios.append(seconds(engine, batch()) / base)
-                else:
-                    seconds(engine, batch())
-            return middle(ratios)
-
-        def searching(settings: dict):
-            node = {**settings, "search_steps": 10**6, "output": f"{scratch}/{next(number)}"}
-            return build(model, node, lora_rank=RANK)
-
-        def without(layers, stop_backward: bool):
-            """An engine whose lower layers have no LoRA."""
-            excluded = rf"model\.layers\.(?:{'|'.join(map(str, layers))})\..*"
-            node = {"method": "all", "output": f"{scratch}/{next(number)}", "stop_backward": stop_backward}
-            return build(model, node, lora_rank=RANK, exclude_modules=excluded)
-
-        figures = {name: over_stock(searching(settings)) for name, settings in SEARCHES.items()}
-        for (name, layers), stop in itertools.product(FEWER.items(), (False, True)):
-            told = f"LoRA on {name} of the layers" + (", stop_backward" if stop else "")
-            figures[told] = over_stock(without(layers, stop))
+        synced = {"all layers": synced_bytes(stock)}
+        synced |= {name: synced_bytes(without(model, layers)) for name, layers in FEWER.items()}
+        result = {
+            "bytes synced with LoRA on": synced,
+            "copies of the LoRA gradients at the peak of a step, above stock": memory(model),
+            "seconds of a step, over stock": times(model, stock, rounds),
+        }
         torch.distributed.destroy_process_group()
-    print(json.dumps({f"a step with {name}, over stock": figure for name, figure in figures.items()}, indent=1))
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
