@@ -81,7 +81,7 @@ class Rows:
         pairs = [demo.encode(self.tokenizer, demo.bare(problem), problem.solution()) for problem in problems]
         ids = [torch.tensor(prompt + answer) for prompt, answer in pairs]
         masks = [torch.tensor([0] * len(prompt) + [1] * len(answer)) for prompt, answer in pairs]
-        return supervised_batch(ids, masks, ROWS // 4, len(pairs))
+        return supervised_batch(ids, masks, ROWS // 2, len(pairs))
 
 
 def worth(model: Path, seed: int, steps: int) -> list[float]:

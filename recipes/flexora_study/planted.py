@@ -86,7 +86,7 @@ def batch(seed: int, step: int):
     answers = np.random.default_rng(seed).permutation(SYMBOLS)
     prompts = draw.permutation(PROMPTS)[:ROWS]
     ids = [torch.tensor([prompt, PROMPTS + answers[prompt // SYMBOLS]]) for prompt in prompts]
-    return supervised_batch(ids, [torch.tensor([0, 1])] * ROWS, ROWS // 4, ROWS)
+    return supervised_batch(ids, [torch.tensor([0, 1])] * ROWS, ROWS // 2, ROWS)
 
 
 def search(folder: Path, method: str, seed: int, steps: int) -> dict:
