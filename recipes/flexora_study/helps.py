@@ -91,7 +91,8 @@ class Supervised:
             f"data.train_batch_size={self.batch}", f"data.micro_batch_size_per_gpu={self.batch}",
             f"model.lora_rank={rank}", f"model.lora_alpha={2 * rank}", "model.target_modules=all-linear",
             "+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}",
-            "trainer.total_epochs=1", f"trainer.save_freq={steps}", "trainer.resume_mode=disable", ranks=1,
+            "optim.lr=3e-3", "trainer.total_epochs=1", f"trainer.save_freq={steps}", "trainer.resume_mode=disable",
+            ranks=1,
         )  # fmt: skip
 
     def accuracy(self, model: Path, folder: Path, steps: int) -> float:
@@ -101,8 +102,11 @@ class Supervised:
         return answered(model, adapter)
 
     def seconds(self, folder: Path) -> float:
-        (found,) = re.findall(r"Total time for train steps: ([\d.]+)s", (folder / "log.txt").read_text())
-        return float(found)
+        # verl's own "total time" stays 0; its progress bar after the last step but one is free of the checkpoint
+        bars = re.findall(r"(\d+)/(\d+) \[(\d+):(\d+)<", (folder / "log.txt").read_text())
+        minutes, seconds = next((int(m), int(s)) for done, steps, m, s in bars if int(done) == int(steps) - 1)
+        steps = int(bars[0][1])
+        return (60 * minutes + seconds) * steps / (steps - 1)
 
 
 class Grpo:

@@ -70,7 +70,7 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
         pool = [f"+paft={arm}", f"paft.pool={POOL}", f"paft.seed={seed}", f"paft.grid.items={items}"]
         greedy = [f"actor_rollout_ref.rollout.val_kwargs.{setting}" for setting in ("do_sample=false", "n=1")]
         arguments = [
-            *run.command(folder, trained, sizes, Arm(f"{arm}, seed {seed}", pool)), *greedy,
+            *run.command(folder, trained, sizes, Arm(trained.name, pool)), *greedy,
             f"data.max_prompt_length={LONGEST_PROMPT}",
             f"actor_rollout_ref.rollout.max_model_len={LONGEST_PROMPT + 2 * run.LONGEST_RESPONSE}",
             "actor_rollout_ref.rollout.val_kwargs.temperature=0",
@@ -78,7 +78,7 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
             f"trainer.val_before_train={str((arm, seed) == (ARMS[0], 0)).lower()}",
             f"trainer.test_freq={sizes.steps}",
         ]  # fmt: skip
-        run.train(arguments, trained, f"{arm}, seed {seed}", sizes, console)
+        run.train(arguments, trained, trained.name, sizes, console)
     return dump
 
 
