@@ -38,7 +38,7 @@ def trained_layers(checkpoint: Path) -> set[str]:
 def same_log_probs(folder: Path) -> bool:
     """Whether the actor and vLLM agree in each step; B is zero in the first, and after a switch in the next."""
     steps = {step: of for step, of in metrics_of(folder).items() if "training/rollout_probs_diff_max" in of}
-    return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-3 for of in steps.values())
+    return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-5 for of in steps.values())
 
 
 def test_one_run_searches_and_goes_on_with_the_chosen_layers(suite):
