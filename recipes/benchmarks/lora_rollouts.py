@@ -99,6 +99,7 @@ def adapter(model: Path, without: Iterable[int]) -> Path:
 
 def main(rounds: Annotated[int, typer.Option(min=10, help="Rounds of each arm.")] = 30) -> None:
     """Measure and print JSON."""
+    # engines in this process, and its thread on any core
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     with tempfile.TemporaryDirectory() as scratch:
         model = prepared(Path(scratch) / "model")
