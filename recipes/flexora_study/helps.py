@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """Does it help to train the chosen layers? Arms with equally many trainable parameters, supervised and by GRPO.
 
     VERL_PLATFORM=cpu python recipes/flexora_study/helps.py supervised --out DIR

@@ -12,7 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 """verl's supervised trainer on the demo's rows, without a GPU."""
 
 import os
