@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The report of verl's own tests, printed with pytest's summary."""
+"""The report of both runs of verl's own tests, printed with pytest's summary."""
 
 from collections import Counter
 from pathlib import Path
@@ -24,12 +24,16 @@ _LINES = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def conformance_report(pytestconfig):
-    """Takes the shipped files, each test's outcome with the suite, and without it for those that did not pass."""
+    """Takes the shipped files and the outcomes of both runs."""
 
-    def keep(files: list[Path], suite: dict[str, str], stock: dict[str, str]) -> None:
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(suite.values()).items()))
-        lines = [f"{len(files)} files of verl's own CPU tests, with the suite: {counts}"]
-        lines += [f"  {test}: {suite[test]} with, {outcome} without" for test, outcome in sorted(stock.items())]
+    def keep(files: list[Path], stock: dict[str, str], suite: dict[str, str]) -> None:
+        lines = [f"{len(files)} files of verl's own CPU tests"]
+        for title, outcomes in (("without the suite", stock), ("with the suite", suite)):
+            counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(outcomes.values()).items()))
+            lines.append(f"  {title}: {counts}")
+        for test in sorted(stock.keys() | suite.keys()):
+            if not stock.get(test) == suite.get(test) == "passed":
+                lines.append(f"  {test}: {stock.get(test)} without, {suite.get(test)} with")
         pytestconfig.stash[_LINES] = lines
 
     return keep

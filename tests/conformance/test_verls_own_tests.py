@@ -12,17 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The CPU tests that ship inside the installed verl pass with the suite loaded wherever they pass without it.
-
-Files in which all tests pass with the suite are not run without it.
-"""
+"""The CPU tests that ship inside the installed verl pass with the suite loaded exactly where they pass without it."""
 
 import importlib.metadata
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -44,28 +40,28 @@ def shipped() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def outcomes_of(shipped, tmp_path_factory) -> Callable[[bool, Iterable[Path]], dict[str, str]]:
-    """Run files with or without the suite: test -> passed, failure, error or skipped."""
+def outcomes(shipped, tmp_path_factory) -> dict[bool, dict[str, str]]:
+    """With and without the suite: test -> passed, failure, error or skipped."""
+    folder = tmp_path_factory.mktemp("verl-tests")
     root = shipped[0].parents[len(shipped[0].parts) - shipped[0].parts.index("tests") - 1]
-
-    def outcomes(loaded: bool, files: Iterable[Path]) -> dict[str, str]:
+    outcome = {}
+    for loaded in (True, False):
         environment = {name: value for name, value in os.environ.items() if name != "VERL_PLATFORM"}
         environment["VERL_USE_EXTERNAL_PLUGINS"] = "auto" if loaded else "none"
         # these tests say ray.init(num_cpus=100), for which Ray would start as many processes ahead
         environment["RAY_prestart_worker_first_driver"] = "0"
-        report = tmp_path_factory.mktemp("verl-tests") / "report.xml"
+        report = folder / f"{loaded}.xml"
         arguments = [
             "-q", "-p", "no:cacheprovider", "-c", os.devnull, "-o", "asyncio_default_fixture_loop_scope=function",
             f"--rootdir={root}", f"--junitxml={report}",
         ]  # fmt: skip
         run = subprocess.run(
-            [sys.executable, "-c", RUN, str(loaded), *arguments, *map(str, files)],
+            [sys.executable, "-c", RUN, str(loaded), *arguments, *map(str, shipped)],
             cwd=root, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert run.returncode in (0, 1), run.stdout[-4000:] + run.stderr[-4000:]
-        return _read(report)
-
-    return outcomes
+        outcome[loaded] = _read(report)
+    return outcome
 
 
 def _read(report: Path) -> dict[str, str]:
@@ -80,11 +76,8 @@ def test_verl_ships_the_tests(shipped):
     assert len(shipped) >= 30
 
 
-def test_they_pass_with_the_suite_wherever_they_pass_without(outcomes_of, shipped, conformance_report):
-    suite = outcomes_of(True, shipped)
-    not_passed = {test for test, outcome in suite.items() if outcome != "passed"}
-    again = [file for file in shipped if any(f"{file.stem}." in f"{test.split('::')[0]}." for test in not_passed)]
-    stock = outcomes_of(False, again) if again else {}
-    conformance_report(shipped, suite, {test: stock.get(test, "missing") for test in not_passed})
-    assert sum(outcome == "passed" for outcome in suite.values()) > 300
-    assert {test: suite[test] for test in not_passed} == {test: stock.get(test) for test in not_passed}
+def test_they_pass_with_the_suite_exactly_where_they_pass_without(outcomes, shipped, conformance_report):
+    stock, suite = outcomes[False], outcomes[True]
+    conformance_report(shipped, stock, suite)
+    assert sum(outcome == "passed" for outcome in stock.values()) > 300
+    assert suite == stock
