@@ -20,8 +20,9 @@
 The model is the demo's with twelve layers, warmed up on demonstrations of mixed quality. LoRA goes on half of the
 layers, or on all of them at half the rank. A search is a run of verl's trainer with `+flexora=search`, for half as many
 steps as the run with `+flexora=selected` that follows, which begins anew; what the search costs is reported beside it.
-Accuracy is that of answers sampled at temperature 1 to problems that were not trained on. Seeds differ in rows (or
-their order), adapter and search, not in the warmed-up model. A run that is finished is not run again.
+Accuracy is that of answers sampled at temperature 1 to problems drawn anew; the task is small, so about a tenth of them
+stand in training as well, for every arm. Seeds differ in rows (or their order) and in the search, not in the warmed-up
+model. A run that is finished is not run again.
 """
 
 import json
@@ -51,14 +52,10 @@ from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
 
 RANK, CHOSEN = 4, 6
-ARMS = {
-    "random": ["flexora.method=random"],
-    "first": ["flexora.method=first"],
-    "middle": ["flexora.method=middle"],
-    "last": ["flexora.method=last"],
-    "grad_norm": ["flexora.method=grad_norm"],
-    "unrolled, applied": ["flexora.method=unrolled", "flexora.apply=true"],
-    "align": ["flexora.method=align"],
+# arm -> method and its settings
+ARMS: dict[str, tuple[str, list[str]]] = {
+    **{method: (method, []) for method in ("random", "first", "middle", "last", "grad_norm", "align")},
+    "unrolled, applied": ("unrolled", ["flexora.apply=true"]),
 }
 HALF_RANK = "all layers, half the rank"
 TESTED = 512
@@ -78,7 +75,6 @@ class Outcome:
 class Supervised:
     """`verl.trainer.sft_trainer`: clean solutions, each seen once."""
 
-    model_setting = "model"
     group = "sft_"
     batch = 32
 
@@ -102,16 +98,15 @@ class Supervised:
 
     def seconds(self, folder: Path) -> float:
         # verl's own "total time" stays 0; its progress bar after the last step but one is free of the checkpoint
-        bars = re.findall(r"(\d+)/(\d+) \[(\d+):(\d+)<", (folder / "log.txt").read_text())
-        minutes, seconds = next((int(m), int(s)) for done, steps, m, s in bars if int(done) == int(steps) - 1)
-        steps = int(bars[0][1])
-        return (60 * minutes + seconds) * steps / (steps - 1)
+        bars = re.findall(r"Epoch 1/1: .*?(\d+)/(\d+) \[(\d+):(\d+)<", (folder / "log.txt").read_text())
+        counts = [tuple(map(int, bar)) for bar in bars]
+        steps, passed = next((n, 60 * minutes + s) for done, n, minutes, s in counts if done == n - 1)
+        return passed * steps / (steps - 1)
 
 
 class Grpo:
     """`verl.trainer.main_ppo`, whose own validation after the last step is the judge."""
 
-    model_setting = "actor_rollout_ref.model"
     group = ""
     prompts, rollouts = 16, 8
 
@@ -164,22 +159,25 @@ def arm(regime: Supervised | Grpo, model: Path, folder: Path, name: str, seed: i
     place = folder / f"{re.sub(r'[ ,]+', '_', name)}-{seed}"
     if name == HALF_RANK:
         return trained(regime, model, place, seed, steps, RANK // 2, [])
-    search, cost = place.with_name(place.name + "-search"), 0.0
-    measures = METHODS[ARMS[name][0].partition("=")[2]].measures
+    search = place.with_name(place.name + "-search")
+    method, settings = ARMS[name]
+    measures = METHODS[method].measures
     if not (search / "done").is_file():
         shutil.rmtree(search, ignore_errors=True)
         # methods that measure nothing choose as the engine starts
-        node = [f"+flexora={regime.group}search", *ARMS[name], f"flexora.k={CHOSEN}", f"flexora.seed={seed}"]
         length = steps // 2 if measures else 1
-        regime.train(model, search, seed, length, RANK, [*node, f"flexora.search_steps={length}"])
+        node = [
+            f"+flexora={regime.group}search", f"flexora.method={method}", *settings, f"flexora.k={CHOSEN}",
+            f"flexora.seed={seed}", f"flexora.search_steps={length}",
+        ]  # fmt: skip
+        regime.train(model, search, seed, length, RANK, node)
         (search / "done").touch()
-    if measures:
-        cost = regime.seconds(search)
     chosen = search / "checkpoints/flexora/selection.json"
     node = [f"+flexora={regime.group}selected", f"flexora.selection={chosen}", "flexora.accept_noise=true"]
     outcome = trained(regime, model, place, seed, steps, RANK, node)
     selection = load(chosen)
-    outcome.search_seconds, outcome.beats_chance = cost, selection.beats_chance
+    outcome.search_seconds = regime.seconds(search) if measures else 0.0
+    outcome.beats_chance = selection.beats_chance
     outcome.parameters = sum(unit.parameters for unit in selection.chosen)
     return outcome
 
@@ -225,11 +223,11 @@ def main(
 def row(table: Table, name: str, outcomes: list[Outcome], steps: int) -> None:
     """Means over seeds."""
     values = [100 * outcome.accuracy for outcome in outcomes]
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, fmean(values), stats.sem(values))
     share = fmean(outcome.search_seconds / outcome.seconds for outcome in outcomes)
     judged = [outcome.beats_chance for outcome in outcomes if outcome.beats_chance is not None]
     table.add_row(
-        name, f"{fmean(values):.1f}", f"{fmean(values) - half:.1f} to {fmean(values) + half:.1f}",
+        name, f"{fmean(values):.1f}", f"{low:.1f} to {high:.1f}",
         f"{fmean(outcome.seconds for outcome in outcomes) / steps:.2f}", f"{share:.2f}" if share else "",
         f"{sum(judged)} of {len(judged)}" if judged else "",
     )  # fmt: skip

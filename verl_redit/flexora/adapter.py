@@ -62,7 +62,7 @@ def fold_gates(factors: Factors, gates: Mapping[str, float], grain: str) -> None
             value.mul_(gates[unit_of(module, grain)])
 
 
-def make_anew(factors: Factors, inputs: Mapping[str, int], seed: int, shard: int) -> None:
+def begin_anew(factors: Factors, inputs: Mapping[str, int], seed: int, shard: int) -> None:
     """Begin all LoRA factors anew.
 
     Args:
@@ -70,11 +70,11 @@ def make_anew(factors: Factors, inputs: Mapping[str, int], seed: int, shard: int
         shard: this rank's number among those that hold the shards of one copy.
     """
     for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
-        made_anew(value, "B" if is_b else "A", inputs[module], seed, module, shard)
+        _fill(value, "B" if is_b else "A", inputs[module], seed, module, shard)
 
 
 @torch.no_grad()
-def made_anew(shard: torch.Tensor, factor: str, fan_in: int, *key: int | str) -> None:
+def _fill(shard: torch.Tensor, factor: str, fan_in: int, *key: int | str) -> None:
     """Fill this rank's shard of a LoRA factor as PEFT begins: B with zeros, A evenly in ±1/√fan_in.
 
     Args:

@@ -33,13 +33,13 @@ from verl.utils.device import get_device_id
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from verl_redit.flexora.adapter import fold_gates, lora_modules, lora_parameters, make_anew, set_gates
+from verl_redit.flexora.adapter import begin_anew, fold_gates, lora_modules, lora_parameters, set_gates
 from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.layers import lora_factor, unit_of, units_of
 from verl_redit.flexora.priors import prior, spectral
-from verl_redit.flexora.record import BadRecord, Record, checkpointed, read
+from verl_redit.flexora.record import Record, checkpointed
 from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
@@ -248,7 +248,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
     def _make_anew(self) -> None:
         factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
         inputs = {name: part.in_features for name, part in lora_modules(self.module).items()}
-        make_anew(factors, inputs, self.flexora.seed, self.device_mesh.get_local_rank(self.device_mesh.ndim - 1))
+        begin_anew(factors, inputs, self.flexora.seed, self.device_mesh.get_local_rank(self.device_mesh.ndim - 1))
         for parameter in factors.parameters:
             self.optimizer.state.pop(parameter, None)
 
@@ -275,19 +275,10 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         super().load_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode == "selected" or self.method.passes == "none":
             return
-        mend = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
-        try:
-            saved = read(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
-        except BadRecord as error:
-            raise ValueError(f"flexora: {local_path} is no checkpoint of a search ({error}); {mend}") from error
-        if names := self.record.differences(saved):
-            raise ValueError(
-                f"flexora: {local_path} was written with other settings ({', '.join(names)}); set them back, or {mend}"
-            )
-        self.record.steps = saved.steps
+        self.record.resume(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
         if self.rank == 0:
             self.record.write(self._output / RECORD)
-        if len(saved.steps) >= self.flexora.search_steps:
+        if len(self.record.steps) >= self.flexora.search_steps:
             self._conclude()
             self.made_anew, self.switch_due = self.switch_due, False
         elif self.flexora.apply:

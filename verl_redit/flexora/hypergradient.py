@@ -67,16 +67,14 @@ def unrolled(
         reach = DIFFERENCE * (dot(point, point) / length) ** 0.5
 
         sides: list[list[torch.Tensor]] = []
-
-        def beside(distance: float) -> torch.Tensor:
-            torch._foreach_copy_(list(values), point)  # noqa: B023
-            torch._foreach_add_(list(values), adjoint, alpha=distance)  # noqa: B023
+        for side in (1, -1):
+            torch._foreach_copy_(list(values), point)
+            torch._foreach_add_(list(values), adjoint, alpha=side * reach)
             gradients = train()
-            if step + 1 < steps:  # noqa: B023
-                sides.append(gradients)  # noqa: B023
-            return gate_gradient(gradients)
-
-        total = total - rate * (beside(reach) - beside(-reach)) / (2 * reach)
+            total = total - side * rate / (2 * reach) * gate_gradient(gradients)
+            if step + 1 < steps:
+                sides.append(gradients)
+            del gradients  # else it would be held while the next ones are made
         if sides:
             curvature = torch._foreach_sub(*sides)
             adjoint = list(torch._foreach_sub(adjoint, curvature, alpha=rate / (2 * reach)))

@@ -76,7 +76,24 @@ class Record:
         """Steps whose gradients were not finite."""
         return sum("skipped" in entry for entry in self.steps)
 
-    def differences(self, other: "Record") -> list[str]:
+    def resume(self, file: Path) -> None:
+        """Go on from what a checkpoint holds.
+
+        Raises:
+            BadRecord: it holds no search, or one with other settings.
+        """
+        mend = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
+        try:
+            saved = read(file)
+        except BadRecord as error:
+            raise BadRecord(f"flexora: {file.parent} is no checkpoint of a search ({error}); {mend}") from error
+        if names := self._differences(saved):
+            raise BadRecord(
+                f"flexora: {file.parent} was written with other settings ({', '.join(names)}); set them back, or {mend}"
+            )
+        self.steps = saved.steps
+
+    def _differences(self, other: "Record") -> list[str]:
         """Settings that must be those of the other record for a run to go on from it, and are not."""
         keys = MEASURING
         if other.settings["mode"] == "one_run" and len(other.steps) >= other.settings["search_steps"]:
