@@ -48,6 +48,7 @@ ADAPTERS = [
     ("verl.trainer.sft_trainer_ray", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.workers.engine.base", "verl_redit.flexora.registry:choose_engine"),
     ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.flexora.engine:register"),
+    ("vllm.lora.model_manager", "verl_redit.flexora.rollout:refuse_lost_modules"),
     ("verl.experimental.fully_async_policy.fully_async_rollouter", "verl_redit.redit.fully_async:label_rows"),
 ]
 

@@ -17,9 +17,8 @@
     VERL_PLATFORM=cpu OMP_NUM_THREADS=1 VLLM_LOGGING_LEVEL=ERROR python recipes/benchmarks/lora_rollouts.py
 
 A random model of twelve layers answers the demo's problems, with one adapter and one engine in an arm, as verl has.
-vLLM wraps every linear module for LoRA, whatever the adapter is on. ``lora_target_modules`` restricts it: its help
-speaks of suffixes (``o_proj``), and full names of vLLM's own modules do as well. A module of the adapter that is not
-among them is left out without a word, so each restricted arm must first give the tokens of the one that is not.
+vLLM wraps every linear module for LoRA, whatever the adapter is on; ``flexora.restrict_rollouts`` has it wrap those
+of the adapter alone. Each restricted arm must first give the tokens of the one that is not.
 
 Reported: tokens a second with LoRA on all layers, and of each arm over those of the same round (median and the middle
 80 % of rounds). One thread, because two that wait for each other measure what else the machine does.
@@ -45,11 +44,11 @@ from vllm.lora.request import LoRARequest
 
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
+from verl_redit.flexora.rollout import wrapped_modules
 
 PROBLEMS, ROLLOUTS, TOKENS = 16, 4, 32
 ALL = "LoRA on all layers"
-# as vLLM fuses them
-MODULES = ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
+MODULES = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
 
 
 class Arm:
@@ -61,12 +60,12 @@ class Arm:
     """
 
     def __init__(self, model: Path, without: Iterable[int] | None, restricted: bool = False):
-        wrapped = [f"model.layers.{n}.{name}" for n in range(LAYERS) if n not in (without or ()) for name in MODULES]
+        modules = [f"model.layers.{n}.{name}" for n in range(LAYERS) if n not in (without or ()) for name in MODULES]
         self.request = None if without is None else LoRARequest("adapter", 1, str(adapter(model, without)))
         self.engine = LLM(
             str(model), dtype="float32", enforce_eager=True, max_model_len=256, kv_cache_memory_bytes=2**27,
             distributed_executor_backend="uni", enable_lora=without is not None, max_lora_rank=RANK,
-            lora_target_modules=wrapped if restricted else None,
+            lora_target_modules=wrapped_modules(modules) if restricted else None,
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(model)
         problems = task.problems(PROBLEMS, 0, "train")
@@ -109,7 +108,7 @@ def main(rounds: Annotated[int, typer.Option(min=10, help="Rounds of each arm.")
             arms |= {told: Arm(model, layers), f"{told}, and vLLM restricted to it": Arm(model, layers, True)}
             first, second = (arm.answers(0.0, 1) for arm in list(arms.values())[-2:])
             if first != second:
-                raise RuntimeError(f"{told}: vLLM answers otherwise when it is restricted; are MODULES its names?")
+                raise RuntimeError(f"{told}: vLLM answers otherwise when it is restricted")
         speeds: dict[str, list[float]] = {name: [] for name in arms}
         for number in range(rounds + 1):
             for name in list(arms) if number % 2 == 0 else list(arms)[::-1]:

@@ -27,6 +27,7 @@ run that it is compared with. What is done is not done again.
 import json
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -43,12 +44,13 @@ from verl_redit.demo import model as demo
 from verl_redit.demo import task
 from verl_redit.demo.engine import build, join, loss, supervised_batch, update
 from verl_redit.flexora.evidence import correlation
-from verl_redit.flexora.layers import layer_of, lora_factor
+from verl_redit.flexora.layers import depth_order, layer_of, lora_factor
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
 
 LAYERS, RANK, ROWS = 12, 8, 32
 OTHER_SEED = 1000
+WORTH = "worth"
 
 
 def warmed(folder: Path, steps: int) -> Path:
@@ -91,18 +93,22 @@ def worth(model: Path, seed: int, steps: int) -> list[float]:
     for step in range(steps):
         update(engine, rows.drawn(seed, step))
     held_out = rows.held_out()
-    whole = loss(engine, held_out)
+    return leave_one_out(engine.module, lambda: loss(engine, held_out))
+
+
+def leave_one_out(module: torch.nn.Module, measure: Callable[[], float]) -> list[float]:
+    """How much a measure of a model with LoRA rises when B of one layer is zero, for each layer from the lowest."""
     of_layer: dict[str, list[torch.Tensor]] = {}
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in module.named_parameters():
         if (factor := lora_factor(name)) and factor[1] == "B":
             of_layer.setdefault(layer_of(factor[0]), []).append(parameter.data)
-    rises = []
-    for tensors in of_layer.values():
-        kept = [tensor.clone() for tensor in tensors]
-        for tensor in tensors:
+    whole, rises = measure(), []
+    for layer in sorted(of_layer, key=depth_order):
+        kept = [tensor.clone() for tensor in of_layer[layer]]
+        for tensor in of_layer[layer]:
             tensor.zero_()
-        rises.append(loss(engine, held_out) - whole)
-        for tensor, before in zip(tensors, kept, strict=True):
+        rises.append(measure() - whole)
+        for tensor, before in zip(of_layer[layer], kept, strict=True):
             tensor.copy_(before)
     return rises
 
@@ -119,43 +125,35 @@ def scores(model: Path, method: str, seed: int, steps: int) -> list[float]:
         return [unit.score for unit in load(Path(scratch) / "selection.json").units]
 
 
-def once(file: Path, compute) -> list[float]:
-    """What was computed before, or now."""
-    if not file.is_file():
-        file.write_text(json.dumps(compute()))
-    return json.loads(file.read_text())
-
-
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for the model and the outcomes.")] = Path("flexora-natural"),
-    seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 5,
-    steps: Annotated[int, typer.Option(help="Updates of a run.")] = 60,
-    warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 300,
+def compare(
+    folder: Path, seeds: int, worth: Callable[[int], list[float]], scores: Callable[[str, int], list[float]]
 ) -> None:
-    """Measure what layers are worth, search with every method, and print the table."""
+    """Measure what layers are worth with each seed, search with every method, and print the table.
+
+    Args:
+        folder: where outcomes are kept; those that are there are not computed again.
+        worth: seed -> what each layer is worth.
+        scores: method, seed -> what each layer is thought to be worth.
+    """
     console = Console()
-    folder = out.resolve() / f"{steps}-steps"
     folder.mkdir(parents=True, exist_ok=True)
-    model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
     methods = [method for method in METHODS if method != "all"]
+    found: dict[tuple[str, int], np.ndarray] = {}
+    jobs = [(name, seed) for seed in range(seeds) for name in [WORTH, *methods]]
     with tempfile.TemporaryDirectory() as store:
         join(0, 1, Path(store) / "store")
-        truth = [
-            once(folder / f"worth-{seed}.json", lambda seed=seed: worth(model, seed, steps))
-            for seed in track(range(seeds), "worth", console=console)
-        ]
-        found = {
-            (method, seed): once(
-                folder / f"{method}-{seed}.json", lambda method=method, seed=seed: scores(model, method, seed, steps)
-            )
-            for method, seed in track([(m, s) for m in methods for s in range(seeds)], "searches", console=console)
-        }
+        for name, seed in track(jobs, "runs", console=console):
+            file = folder / f"{name}-{seed}.json"
+            if not file.is_file():
+                file.write_text(json.dumps(worth(seed) if name == WORTH else scores(name, seed)))
+            found[name, seed] = np.array(json.loads(file.read_text()))
         torch.distributed.destroy_process_group()
-    console.print("worth of each layer, nats a token:", np.mean(truth, axis=0).round(4).tolist())
+    truth = [found[WORTH, seed] for seed in range(seeds)]
+    console.print("worth of each layer:", np.mean(truth, axis=0).round(4).tolist())
     table = Table("method", "rank correlation with the layers' worth", "95 % t interval")
     for method in methods:
-        row(table, method, [correlation(np.array(found[method, seed]), np.array(truth[seed])) for seed in range(seeds)])
-    pairs = [correlation(np.array(truth[a]), np.array(truth[b])) for a in range(seeds) for b in range(a)]
+        row(table, method, [correlation(found[method, seed], truth[seed]) for seed in range(seeds)])
+    pairs = [correlation(truth[a], truth[b]) for a in range(seeds) for b in range(a)]
     table.add_row("worth in another run", f"{np.mean(pairs):.2f}", "")
     console.print(table)
 
@@ -164,6 +162,22 @@ def row(table: Table, name: str, values: list[float]) -> None:
     """Mean and interval over seeds."""
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
     table.add_row(name, f"{np.mean(values):.2f}", f"{low:.2f} to {high:.2f}")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the model and the outcomes.")] = Path("flexora-natural"),
+    seeds: Annotated[int, typer.Option(help="Runs of each method.", min=2)] = 5,
+    steps: Annotated[int, typer.Option(help="Updates of a run.")] = 60,
+    warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 300,
+) -> None:
+    """Measure what layers are worth, search with every method, and print the table."""
+    model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
+    compare(
+        out.resolve() / f"{steps}-steps",
+        seeds,
+        lambda seed: worth(model, seed, steps),
+        lambda method, seed: scores(model, method, seed, steps),
+    )
 
 
 if __name__ == "__main__":

@@ -97,7 +97,8 @@ def test_supervised_search_and_training_on_its_choice(search, selection, finetun
 def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
     run = train(
         tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
-        "flexora.stop_backward=true", "trainer.save_freq=2", *TWO_UPDATES, redit=False,
+        "flexora.stop_backward=true", "flexora.restrict_rollouts=true", "trainer.save_freq=2", *TWO_UPDATES,
+        redit=False,
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted

@@ -375,3 +375,10 @@ def test_the_backward_pass_stops_at_the_lowest_chosen_layer(model, selection, tm
     assert reached[True] == {LAYERS - 2, LAYERS - 1}
     for name, value in gradients[True].items():
         assert torch.equal(value, gradients[False][name])
+
+
+def test_the_backward_pass_does_not_stop_where_activations_are_offloaded(model, selection):
+    node = {"mode": "selected", "selection": str(selection), "accept_noise": True, "stop_backward": True}
+    excluded = load(selection).exclude_modules
+    with pytest.raises(ValueError, match="enable_activation_offload=false"):
+        build(model, node, exclude_modules=excluded, enable_activation_offload=True)

@@ -60,6 +60,7 @@ def selection(tmp_path):
         (["flexora.apply=true"], "flexora.apply: method=align has no gates; use unrolled or first_order"),
         (["flexora.rule=positive"], "flexora.rule: positive is the paper's"),
         (["flexora.selection=/file"], "flexora.selection"),
+        (["flexora.restrict_rollouts=true"], "flexora.restrict_rollouts: in mode=search every layer has LoRA"),
         (["+flexora.layers=2"], "flexora.layers: unknown key"),
         (["actor_rollout_ref.model.lora_rank=0"], "actor_rollout_ref.model.lora_rank=0"),
         (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "ppo_mini_batch_size=1"),
@@ -85,6 +86,17 @@ def test_a_selected_run_takes_its_layers_from_the_file(verl_config, selection):
     config = verl_config("+flexora=selected", f"flexora.selection={file}", "actor_rollout_ref.model.lora_rank=8")
     assert not list(problems(config))
     assert config.actor_rollout_ref.model.exclude_modules == r"model\.layers\.(?:0|2)\..*"
+
+
+def test_vllm_wraps_every_module_unless_it_is_restricted(verl_config, selection):
+    arguments = ["+flexora=selected", f"flexora.selection={selection()}", "actor_rollout_ref.model.lora_rank=8"]
+    vllm = verl_config(*arguments).actor_rollout_ref.rollout.engine_kwargs.vllm
+    assert vllm.lora_target_modules is None
+    config = verl_config(*arguments, "flexora.restrict_rollouts=true")
+    assert not list(problems(config))
+    assert list(config.actor_rollout_ref.rollout.engine_kwargs.vllm.lora_target_modules) == [
+        f"model.layers.{layer}.self_attn.{name}" for layer in (1, 3) for name in ("q_proj", "qkv_proj", "v_proj")
+    ]
 
 
 def test_noise_is_refused_unless_accepted(verl_config, selection):

@@ -17,6 +17,7 @@
 from types import ModuleType
 
 EXCLUDE_RESOLVER = "flexora_exclude"
+WRAP_RESOLVER = "flexora_wrap"
 SEARCH_PATH = "pkg://verl_redit.config"
 
 
@@ -33,7 +34,7 @@ def add_search_path(hydra_plugins: ModuleType) -> None:
 
 
 def add_resolver(omegaconf: ModuleType) -> None:
-    """Let a config take ``exclude_modules`` from a selection file, wherever the config is read."""
+    """Let a config take what PEFT leaves out and what vLLM wraps from a selection file, wherever it is read."""
 
     def excluded(selection: str | None) -> str | None:
         if selection is None:
@@ -42,4 +43,13 @@ def add_resolver(omegaconf: ModuleType) -> None:
 
         return load(selection).exclude_modules
 
+    def wrapped(selection: str | None, restrict: bool) -> list[str] | None:
+        if selection is None or not restrict:
+            return None
+        from verl_redit.flexora.rollout import wrapped_modules
+        from verl_redit.flexora.selection import load
+
+        return wrapped_modules(module for unit in load(selection).chosen for module in unit.modules)
+
     omegaconf.OmegaConf.register_new_resolver(EXCLUDE_RESOLVER, excluded, replace=True)
+    omegaconf.OmegaConf.register_new_resolver(WRAP_RESOLVER, wrapped, replace=True)

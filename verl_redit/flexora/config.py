@@ -50,6 +50,7 @@ class FlexoraConfig:
         switch: in ``one_run``, the adapter and its momentum are made anew after the search (``reset``), or the chosen
             layers go on and the others stay as they are (``keep``).
         stop_backward: let the backward pass end at the lowest layer with LoRA, as ``selected`` has it.
+        restrict_rollouts: let vLLM wrap the modules of ``selected`` alone.
 
     Raises:
         ValueError: with the key first, for a value outside these.
@@ -72,6 +73,7 @@ class FlexoraConfig:
     accept_noise: bool = False
     switch: str = "reset"
     stop_backward: bool = False
+    restrict_rollouts: bool = False
 
     def __post_init__(self):
         check_name("mode", self.mode, MODES)
@@ -95,6 +97,10 @@ class FlexoraConfig:
             raise ValueError(
                 f"rule: positive is the paper's α > 0, and method={self.method} has no α; use rule=top_k, or "
                 f"method={' or '.join(APPLIED)}"
+            )
+        if self.restrict_rollouts and self.mode != "selected":
+            raise ValueError(
+                f"restrict_rollouts: in mode={self.mode} every layer has LoRA at first; set it with +flexora=selected"
             )
         if (self.mode == "selected") != (self.selection is not None):
             raise ValueError(

@@ -44,7 +44,13 @@ from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import BadSelection, conclude, load
-from verl_redit.flexora.startup import adapter_problems, noise_problems, precision_problems, selection_problems
+from verl_redit.flexora.startup import (
+    adapter_problems,
+    noise_problems,
+    offload_problems,
+    precision_problems,
+    selection_problems,
+)
 from verl_redit.plugin import install_early
 from verl_redit.settings import parse
 
@@ -74,6 +80,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             present = {name for unit in selection.chosen for name in unit.modules if name in names}
             _refuse([*selection_problems(selection, present), *noise_problems(selection, self.flexora.accept_noise)])
         if self.flexora.stop_backward:
+            _refuse(offload_problems(self.model_config))
             # for reentrant checkpointing, which verl's is not, transformers, verl and PEFT each ask for gradients of
             # the embeddings
             base.disable_input_require_grads()

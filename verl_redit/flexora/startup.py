@@ -88,6 +88,15 @@ def precision_problems(method: Method, scales: bool, forward: torch.dtype) -> It
         )
 
 
+def offload_problems(model_config: Any) -> Iterator[str]:
+    """Why the backward pass of a model cannot end early."""
+    if model_config.enable_activation_offload:
+        yield (
+            "flexora.stop_backward: verl's activation offloading counts on a backward pass through every layer; set "
+            "model.enable_activation_offload=false, or drop stop_backward"
+        )
+
+
 def adapter_problems(peft_config: Any) -> Iterator[str]:
     """Why an adapter's layers cannot be searched or dropped one by one."""
     if getattr(peft_config, "use_dora", False):
