@@ -48,6 +48,13 @@ def selection(tmp_path):
     return written
 
 
+def selected(file) -> list[str]:
+    return [
+        "+flexora=selected", f"flexora.selection={file}", "actor_rollout_ref.model.lora_rank=8",
+        "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.load_format=safetensors",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -82,14 +89,13 @@ def test_defaults_of_the_group_are_those_of_the_code(verl_config):
 
 
 def test_a_selected_run_takes_its_layers_from_the_file(verl_config, selection):
-    file = selection()
-    config = verl_config("+flexora=selected", f"flexora.selection={file}", "actor_rollout_ref.model.lora_rank=8")
+    config = verl_config(*selected(selection()))
     assert not list(problems(config))
     assert config.actor_rollout_ref.model.exclude_modules == r"model\.layers\.(?:0|2)\..*"
 
 
 def test_vllm_wraps_every_module_unless_it_is_restricted(verl_config, selection):
-    arguments = ["+flexora=selected", f"flexora.selection={selection()}", "actor_rollout_ref.model.lora_rank=8"]
+    arguments = selected(selection())
     vllm = verl_config(*arguments).actor_rollout_ref.rollout.engine_kwargs.vllm
     assert vllm.lora_target_modules is None
     config = verl_config(*arguments, "flexora.restrict_rollouts=true")
@@ -100,9 +106,15 @@ def test_vllm_wraps_every_module_unless_it_is_restricted(verl_config, selection)
 
 
 def test_noise_is_refused_unless_accepted(verl_config, selection):
-    arguments = ["+flexora=selected", f"flexora.selection={selection(0.0)}", "actor_rollout_ref.model.lora_rank=8"]
+    arguments = selected(selection(0.0))
     assert any("no more than chance" in problem for problem in problems(verl_config(*arguments)))
     assert not list(problems(verl_config(*arguments, "flexora.accept_noise=true")))
+
+
+def test_base_weights_that_vllm_could_not_place_are_refused(verl_config, selection):
+    arguments = [*selected(selection()), "actor_rollout_ref.rollout.load_format=dummy"]
+    assert "set it to safetensors" in list(problems(verl_config(*arguments)))[0]
+    assert not list(problems(verl_config(*arguments, "actor_rollout_ref.model.lora.merge=true")))
 
 
 @pytest.mark.parametrize("setting", ["flexora.selection=null", "flexora.selection=/nowhere.json"])
