@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Every patch applies to the released verl, and its new tests fail without it and pass with it."""
+"""Every patch applies to the released verl, alone and after the others, and its new tests need it."""
 
 import os
 import re
@@ -21,6 +21,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import verl
@@ -28,6 +29,7 @@ import verl
 pytestmark = pytest.mark.e2e
 FOLDER = Path(__file__).parents[2] / "patches"
 PATCHES = sorted(FOLDER.glob("*.patch"))
+each_patch = pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
 
 
 @pytest.fixture(scope="module")
@@ -39,35 +41,71 @@ def released(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def patched(released, tmp_path_factory) -> Path:
+    """A copy with all patches, in order."""
+    folder = tmp_path_factory.mktemp("patched") / "verl"
+    shutil.copytree(released, folder)
+    for patch in PATCHES:
+        apply(patch, folder)
+    return folder
+
+
 def apply(patch: Path, folder: Path, *options: str) -> None:
     done = subprocess.run(["git", "apply", *options, str(patch)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def run(tests: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """pytest on the copy, with no plugin of verl's loaded."""
+def new_tests(patch: Path) -> list[str]:
+    return re.findall(r"^\+\+\+ b/(tests/\S+)", patch.read_text(), re.MULTILINE)
+
+
+def unsuccessful(folder: Path) -> dict[str, int]:
+    """Run the new tests of all patches in a copy; test file -> how many of its tests do not pass."""
+    files = [file for patch in PATCHES for file in new_tests(patch)]
+    # no plugin of verl's is loaded
     environment = {**os.environ, "PYTHONPATH": str(folder), "VERL_USE_EXTERNAL_PLUGINS": "none"}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+    report = folder / "report.xml"
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files],
         cwd=folder, env=environment, capture_output=True, text=True,
     )  # fmt: skip
+    counts = dict.fromkeys(files, 0)
+    ran = set()
+    for case in ElementTree.parse(report).iter("testcase"):
+        # a module that cannot be imported has its dotted name in `name`
+        file = (case.get("classname") or case.get("name", "")).replace(".", "/") + ".py"
+        ran.add(file)
+        counts[file] += case.find("failure") is not None or case.find("error") is not None
+    assert ran == set(files)
+    return counts
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_new_tests_fail_without_the_patch_and_pass_with_it(patch, released, tmp_path):
-    shutil.copytree(released, tmp_path / "copy", dirs_exist_ok=True)
-    tests = re.findall(r"^\+\+\+ b/(tests/\S+)", patch.read_text(), re.MULTILINE)
-    assert tests
-    apply(patch, tmp_path / "copy", "--include=tests/*")
-    assert run(tests, tmp_path / "copy").returncode != 0
-    apply(patch, tmp_path / "copy", "--exclude=tests/*")
-    with_it = run(tests, tmp_path / "copy")
-    assert with_it.returncode == 0, with_it.stdout[-3000:]
+@each_patch
+def test_it_applies_alone(patch, released):
+    apply(patch, released, "--check")
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
-def test_every_patch_is_explained_and_listed(patch):
-    subject = re.search(r"^Subject: \[PATCH\] (.*?)\n\S*\n", patch.read_text(), re.MULTILINE | re.DOTALL)
+@each_patch
+def test_it_brings_tests_in_verls_manner(patch):
+    names = [Path(file).name for file in new_tests(patch)]
+    assert names and all(re.fullmatch(r"test_\w+_on_cpu\.py", name) for name in names)
+
+
+def test_new_tests_fail_without_their_patches(released, tmp_path):
+    shutil.copytree(released, tmp_path / "copy")
+    for patch in PATCHES:
+        apply(patch, tmp_path / "copy", "--include=tests/*")
+    assert all(unsuccessful(tmp_path / "copy").values())
+
+
+def test_new_tests_pass_with_all_patches(patched):
+    assert not any(unsuccessful(patched).values())
+
+
+@each_patch
+def test_it_is_explained_and_listed(patch):
+    subject = re.search(r"^Subject: \[PATCH\] (.*?)\n\n", patch.read_text(), re.MULTILINE | re.DOTALL)
     text = patch.with_suffix(".md").read_text()
-    assert text.splitlines()[0] == f"# {' '.join(subject.group(1).split())}"
+    assert subject and text.splitlines()[0] == f"# {' '.join(subject.group(1).split())}"
     assert f"({patch.stem}.md)" in (FOLDER / "README.md").read_text()
