@@ -49,10 +49,7 @@ def selection(tmp_path):
 
 
 def selected(file) -> list[str]:
-    return [
-        "+flexora=selected", f"flexora.selection={file}", "actor_rollout_ref.model.lora_rank=8",
-        "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.load_format=safetensors",
-    ]  # fmt: skip
+    return ["+flexora=selected", f"flexora.selection={file}", "actor_rollout_ref.model.lora_rank=8"]
 
 
 @pytest.mark.parametrize(
@@ -109,12 +106,6 @@ def test_noise_is_refused_unless_accepted(verl_config, selection):
     arguments = selected(selection(0.0))
     assert any("no more than chance" in problem for problem in problems(verl_config(*arguments)))
     assert not list(problems(verl_config(*arguments, "flexora.accept_noise=true")))
-
-
-def test_base_weights_that_vllm_could_not_place_are_refused(verl_config, selection):
-    arguments = [*selected(selection()), "actor_rollout_ref.rollout.load_format=dummy"]
-    assert "set it to safetensors" in list(problems(verl_config(*arguments)))[0]
-    assert not list(problems(verl_config(*arguments, "actor_rollout_ref.model.lora.merge=true")))
 
 
 @pytest.mark.parametrize("setting", ["flexora.selection=null", "flexora.selection=/nowhere.json"])

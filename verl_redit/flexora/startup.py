@@ -43,12 +43,6 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.mode != "selected" and METHODS[settings.method].measures:
         yield from _search_problems(config, settings)
     if settings.mode == "selected":
-        rollout = config.actor_rollout_ref.rollout
-        if rollout.get("name") == "vllm" and "dummy" in rollout.load_format and not model.lora.get("merge", False):
-            yield (
-                f"actor_rollout_ref.rollout.load_format={rollout.load_format}: verl would send the weights of a layer "
-                "without LoRA by a name that it does not have in vLLM, which wraps every layer; set it to safetensors"
-            )
         try:
             yield from noise_problems(load(settings.selection or ""), settings.accept_noise)
         except BadSelection as error:
