@@ -224,11 +224,11 @@ def main(
 def row(table: Table, name: str, outcomes: list[Outcome], steps: int) -> None:
     """Means over seeds."""
     values = [100 * outcome.accuracy for outcome in outcomes]
-    low, high = stats.t.interval(0.95, len(values) - 1, fmean(values), stats.sem(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     share = fmean(outcome.search_seconds / outcome.seconds for outcome in outcomes)
     judged = [outcome.beats_chance for outcome in outcomes if outcome.beats_chance is not None]
     table.add_row(
-        name, f"{fmean(values):.1f}", f"{low:.1f} to {high:.1f}",
+        name, f"{fmean(values):.1f}", f"{fmean(values) - half:.1f} to {fmean(values) + half:.1f}",
         f"{fmean(outcome.seconds for outcome in outcomes) / steps:.2f}", f"{share:.2f}" if share else "",
         f"{sum(judged)} of {len(judged)}" if judged else "",
     )  # fmt: skip

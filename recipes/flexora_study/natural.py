@@ -160,8 +160,8 @@ def compare(
 
 def row(table: Table, name: str, values: list[float]) -> None:
     """Mean and interval over seeds."""
-    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    table.add_row(name, f"{np.mean(values):.2f}", f"{low:.2f} to {high:.2f}")
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    table.add_row(name, f"{np.mean(values):.2f}", f"{np.mean(values) - half:.2f} to {np.mean(values) + half:.2f}")
 
 
 def main(

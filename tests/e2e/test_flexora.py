@@ -102,4 +102,5 @@ def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted
+    assert "'--lora_target_modules'" in (run / "log.txt").read_text()  # as vLLM was started
     assert same_log_probs(run)

@@ -17,6 +17,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 import verl  # noqa: F401  loads the plugin
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LoRAModelManager
@@ -57,6 +58,15 @@ def test_a_module_outside_is_named():
     with pytest.raises(ValueError, match=r"2 modules of the adapter.*model.layers.2.mlp.gate_proj.*restrict_rollouts"):
         outside = ["model.layers.2.mlp.gate_proj", f"{LAYER}.self_attn.o_proj"]
         manager(wrapped_modules(CHOSEN[:3]))._add_adapter(adapter([*CHOSEN[:3], *outside]))
+
+
+def test_a_model_with_other_names_in_vllm_is_told():
+    made = object.__new__(LoRAModelManager)
+    made.lora_config = SimpleNamespace(target_modules=["model.language_model.layers.0.self_attn.o_proj"])
+    made.supported_lora_modules, made.packed_modules_mapping = ["o_proj"], {}
+    made.model, made.modules = torch.nn.ModuleDict({"o_proj": torch.nn.Linear(2, 2)}), {}
+    with pytest.raises(ValueError, match="none of vLLM's modules has a name of lora_target_modules"):
+        made._create_lora_modules()
 
 
 def test_an_unrestricted_vllm_is_left_alone():

@@ -66,6 +66,10 @@ def selected(file) -> list[str]:
         (["flexora.selection=/file"], "flexora.selection"),
         (["flexora.restrict_rollouts=true"], "flexora.restrict_rollouts: in mode=search every layer has LoRA"),
         (["+flexora.layers=2"], "flexora.layers: unknown key"),
+        (
+            ["flexora.stop_backward=true", "actor_rollout_ref.model.enable_activation_offload=true"],
+            "enable_activation_offload=false",
+        ),
         (["actor_rollout_ref.model.lora_rank=0"], "actor_rollout_ref.model.lora_rank=0"),
         (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "ppo_mini_batch_size=1"),
         (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron"),
@@ -95,8 +99,10 @@ def test_vllm_wraps_every_module_unless_it_is_restricted(verl_config, selection)
     arguments = selected(selection())
     vllm = verl_config(*arguments).actor_rollout_ref.rollout.engine_kwargs.vllm
     assert vllm.lora_target_modules is None
-    config = verl_config(*arguments, "flexora.restrict_rollouts=true")
+    config = verl_config(*arguments, "flexora.restrict_rollouts=true", "actor_rollout_ref.rollout.name=vllm")
     assert not list(problems(config))
+    other = verl_config(*arguments, "flexora.restrict_rollouts=true", "actor_rollout_ref.rollout.name=sglang")
+    assert "a setting of vLLM" in list(problems(other))[0]
     assert list(config.actor_rollout_ref.rollout.engine_kwargs.vllm.lora_target_modules) == [
         f"model.layers.{layer}.self_attn.{name}" for layer in (1, 3) for name in ("q_proj", "qkv_proj", "v_proj")
     ]

@@ -41,16 +41,6 @@ def released(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def patched(released, tmp_path_factory) -> Path:
-    """A copy with all patches, in order."""
-    folder = tmp_path_factory.mktemp("patched") / "verl"
-    shutil.copytree(released, folder)
-    for patch in PATCHES:
-        apply(patch, folder)
-    return folder
-
-
 def apply(patch: Path, folder: Path, *options: str) -> None:
     done = subprocess.run(["git", "apply", *options, str(patch)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -60,9 +50,9 @@ def new_tests(patch: Path) -> list[str]:
     return re.findall(r"^\+\+\+ b/(tests/\S+)", patch.read_text(), re.MULTILINE)
 
 
-def unsuccessful(folder: Path) -> dict[str, int]:
-    """Run the new tests of all patches in a copy; test file -> how many of its tests do not pass."""
-    files = [file for patch in PATCHES for file in new_tests(patch)]
+def unsuccessful(folder: Path, patches: list[Path]) -> dict[str, int]:
+    """Run the new tests of patches in a copy; test file -> how many of its tests do not pass."""
+    files = [file for patch in patches for file in new_tests(patch)]
     # no plugin of verl's is loaded
     environment = {**os.environ, "PYTHONPATH": str(folder), "VERL_USE_EXTERNAL_PLUGINS": "none"}
     report = folder / "report.xml"
@@ -81,9 +71,10 @@ def unsuccessful(folder: Path) -> dict[str, int]:
     return counts
 
 
-@each_patch
-def test_it_applies_alone(patch, released):
-    apply(patch, released, "--check")
+@pytest.fixture
+def copy(released, tmp_path) -> Path:
+    """A copy to patch."""
+    return Path(shutil.copytree(released, tmp_path / "copy"))
 
 
 @each_patch
@@ -92,15 +83,22 @@ def test_it_brings_tests_in_verls_manner(patch):
     assert names and all(re.fullmatch(r"test_\w+_on_cpu\.py", name) for name in names)
 
 
-def test_new_tests_fail_without_their_patches(released, tmp_path):
-    shutil.copytree(released, tmp_path / "copy")
+def test_new_tests_fail_without_their_patches(copy):
     for patch in PATCHES:
-        apply(patch, tmp_path / "copy", "--include=tests/*")
-    assert all(unsuccessful(tmp_path / "copy").values())
+        apply(patch, copy, "--include=tests/*")
+    assert all(unsuccessful(copy, PATCHES).values())
 
 
-def test_new_tests_pass_with_all_patches(patched):
-    assert not any(unsuccessful(patched).values())
+@each_patch
+def test_new_tests_pass_with_the_patch_alone(patch, copy):
+    apply(patch, copy)
+    assert not any(unsuccessful(copy, [patch]).values())
+
+
+def test_new_tests_pass_with_all_patches(copy):
+    for patch in PATCHES:
+        apply(patch, copy)
+    assert not any(unsuccessful(copy, PATCHES).values())
 
 
 @each_patch

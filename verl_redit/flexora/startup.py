@@ -40,6 +40,10 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield "actor_rollout_ref.model.lora_rank=0: there is no LoRA to choose layers for; set it to 8, say"
     if settings.mode != "selected" and actor.ppo_mini_batch_size < 2:
         yield "actor_rollout_ref.actor.ppo_mini_batch_size=1: a search compares prompt groups; set it to 2 or more"
+    if settings.stop_backward:
+        yield from offload_problems(model)
+    if settings.restrict_rollouts and config.actor_rollout_ref.rollout.get("name") != "vllm":
+        yield "flexora.restrict_rollouts: it is a setting of vLLM; drop it, or set actor_rollout_ref.rollout.name=vllm"
     if settings.mode != "selected" and METHODS[settings.method].measures:
         yield from _search_problems(config, settings)
     if settings.mode == "selected":
