@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.parts import TooFewGroups, group_of, other_part
@@ -103,7 +104,9 @@ def test_vllm_wraps_every_module_unless_it_is_restricted(verl_config, selection)
     assert not list(problems(config))
     other = verl_config(*arguments, "flexora.restrict_rollouts=true", "actor_rollout_ref.rollout.name=sglang")
     assert "a setting of vLLM" in list(problems(other))[0]
-    assert list(config.actor_rollout_ref.rollout.engine_kwargs.vllm.lora_target_modules) == [
+    node = config.actor_rollout_ref
+    OmegaConf.resolve(node.rollout)  # as verl does before a run
+    assert list(node.rollout.engine_kwargs.vllm.lora_target_modules) == [
         f"model.layers.{layer}.self_attn.{name}" for layer in (1, 3) for name in ("q_proj", "qkv_proj", "v_proj")
     ]
 

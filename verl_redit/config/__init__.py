@@ -43,13 +43,14 @@ def add_resolver(omegaconf: ModuleType) -> None:
 
         return load(selection).exclude_modules
 
-    def wrapped(selection: str | None, restrict: bool) -> list[str] | None:
+    def wrapped(selection: str | None, restrict: bool):
         if selection is None or not restrict:
             return None
         from verl_redit.flexora.rollout import wrapped_modules
         from verl_redit.flexora.selection import load
 
-        return wrapped_modules(module for unit in load(selection).chosen for module in unit.modules)
+        names = wrapped_modules(module for unit in load(selection).chosen for module in unit.modules)
+        return omegaconf.OmegaConf.create(names)  # verl resolves the whole config, which takes no plain list
 
     omegaconf.OmegaConf.register_new_resolver(EXCLUDE_RESOLVER, excluded, replace=True)
     omegaconf.OmegaConf.register_new_resolver(WRAP_RESOLVER, wrapped, replace=True)
