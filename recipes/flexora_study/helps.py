@@ -119,7 +119,6 @@ class Grpo:
         arguments = [
             *run.command(rows, folder, sizes, Arm(folder.name, overrides)), f"actor_rollout_ref.model.path={model}",
             f"actor_rollout_ref.model.lora_rank={rank}", f"actor_rollout_ref.model.lora_alpha={2 * rank}",
-            "actor_rollout_ref.model.lora.merge=true",  # vLLM on CPUs is several times as fast without adapters
             "actor_rollout_ref.rollout.val_kwargs.n=1", "trainer.val_before_train=false",
             f"trainer.test_freq={steps}",
         ]  # fmt: skip

@@ -74,7 +74,6 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
             f"data.max_prompt_length={LONGEST_PROMPT}",
             f"actor_rollout_ref.rollout.max_model_len={LONGEST_PROMPT + 2 * run.LONGEST_RESPONSE}",
             "actor_rollout_ref.rollout.val_kwargs.temperature=0",
-            "actor_rollout_ref.model.lora.merge=true",  # vLLM on CPUs is several times as fast without adapters
             # the model before training is the same for all; one arm of one seed is asked
             f"trainer.val_before_train={str((arm, seed) == (ARMS[0], 0)).lower()}",
             f"trainer.test_freq={sizes.steps}",

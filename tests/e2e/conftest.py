@@ -41,6 +41,8 @@ POOL_SETTINGS = [
     # workers that draw ahead of the checkpoint
     "data.dataloader_num_workers=2",
 ]
+# adapters go to vLLM; the demo's command merges them
+ADAPTERS = "actor_rollout_ref.model.lora.merge=false"
 TWO_UPDATES = [
     f"actor_rollout_ref.actor.ppo_mini_batch_size={SIZES.prompts // 2}",
     f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={SIZES.rollouts}",
@@ -80,7 +82,7 @@ def suite(train, tmp_path_factory) -> Path:
         tmp_path_factory.mktemp("suite") / "run", "trainer.v1.trainer_mode=redit_sync",
         "+paft=adaptive", *POOL_SETTINGS, "+flexora=one_run", "flexora.method=first_order",
         "flexora.apply=true", "flexora.search_steps=4", "flexora.k=2", "flexora.accept_noise=true", *TWO_UPDATES,
-        "actor_rollout_ref.actor.optim.lr=5e-3", "trainer.save_freq=1",
+        ADAPTERS, "actor_rollout_ref.actor.optim.lr=5e-3", "trainer.save_freq=1",
         "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3,
     )  # fmt: skip
 

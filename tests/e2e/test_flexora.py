@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.conftest import TWO_UPDATES, metrics_of
+from tests.e2e.conftest import ADAPTERS, TWO_UPDATES, metrics_of
 from verl_redit.flexora.layers import layer_of, lora_factor
 from verl_redit.flexora.record import read
 from verl_redit.flexora.selection import load
@@ -98,7 +98,7 @@ def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path
     run = train(
         tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
         "flexora.stop_backward=true", "flexora.restrict_rollouts=true", "trainer.save_freq=2", *TWO_UPDATES,
-        redit=False,
+        ADAPTERS, redit=False,
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted

@@ -20,7 +20,7 @@ import pytest
 import torch
 from verl.utils.reward_score import default_compute_score
 
-from tests.e2e.conftest import SIZES, STD, metrics_of, noise_of, rows_of
+from tests.e2e.conftest import ADAPTERS, SIZES, STD, metrics_of, noise_of, rows_of
 from verl_redit.demo import task
 from verl_redit.redit.noise import Key, unit_noise
 
@@ -35,6 +35,7 @@ def trained(train, tmp_path_factory):
         tmp_path_factory.mktemp("training") / "run",
         "trainer.save_freq=1",
         "trainer.test_freq=2",
+        ADAPTERS,
         "actor_rollout_ref.actor.use_kl_loss=true",
         f"actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu={ROLLOUTS}",
         ranks=2,
