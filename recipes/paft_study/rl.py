@@ -28,12 +28,15 @@ import random
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
-from seeds import show, summary
+from rich.table import Table
+from seeds import cell, over_seeds, show, summary
 
 from verl_redit.demo import model, run, task
+from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
 from verl_redit.paft.pool import render
 from verl_redit.paft.pool_file import load
@@ -82,6 +85,19 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
     return dump
 
 
+def show_rewards(arms: dict[str, list[Path]], console: Console) -> None:
+    """Print the mean reward of rollouts in the first and the last four steps, over seeds."""
+    table = Table("arm", "reward, first 4 steps, %", "last 4 steps, %")
+    for arm, dumps in arms.items():
+        curves = [
+            [entry["data"]["critic/score/mean"] for entry in training_steps(dump.parents[1] / "metrics.jsonl")]
+            for dump in dumps
+        ]
+        ends = [np.array([np.mean(curve[part]) for curve in curves]) for part in (slice(4), slice(-4, None))]
+        table.add_row(arm, *(cell(over_seeds(values)) for values in ends))
+    console.print(table)
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-rl-study"),
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 3,
@@ -102,6 +118,7 @@ def main(
     of_tier = summary({"before": [before], **dumps})
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
     show(of_tier, console)
+    show_rewards(dumps, console)
 
 
 if __name__ == "__main__":

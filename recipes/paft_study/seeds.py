@@ -79,11 +79,12 @@ def show(of_tier: dict[str, dict[str, Figures]], console: Console) -> None:
     table = Table("tier", "arm", *names, caption=f"percent; below each value its {LEVEL:.0%} interval over seeds")
     for tier, arms in of_tier.items():
         for arm, figures in arms.items():
-            table.add_row(tier, arm, *(_cell(figures.get(name)) for name in names))
+            table.add_row(tier, arm, *(cell(figures.get(name)) for name in names))
     console.print(table)
 
 
-def _cell(figure: list[float] | None) -> str:
+def cell(figure: list[float] | None) -> str:
+    """A mean with its interval below it, in percent."""
     if figure is None:
         return ""
     mean, low, high = (100 * number for number in figure)
