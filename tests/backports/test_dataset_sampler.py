@@ -12,20 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A dataset brings its sampler and is told its role, in verl's loaders."""
+"""A dataset brings its sampler and is told its role, in verl's loaders.
+
+Nothing here names the suite: `tests/patches` runs this file again on a verl with the patch and without the backport.
+"""
 
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import torch.utils.data
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset, DistributedSampler
 from verl.trainer import sft_trainer, sft_trainer_ray
 from verl.trainer.ppo import ray_trainer, utils
 from verl.trainer.ppo.v1 import trainer_base
-
-from verl_redit.backports import dataset_sampler
 
 
 class Own(Dataset):
@@ -44,10 +44,21 @@ class Told(Own):
         self.is_train = is_train
 
     def create_sampler(self, data_config):
-        return "own sampler", data_config
+        return Reversed(self)
 
     def create_distributed_sampler(self, num_replicas, rank):
-        return "own sampler", num_replicas, rank
+        return Reversed(self, num_replicas, rank)
+
+
+class Reversed:
+    def __init__(self, dataset, *ranks):
+        self.dataset, self.ranks = dataset, ranks
+
+    def __iter__(self):
+        return iter(range(len(self.dataset))[::-1])
+
+    def __len__(self):
+        return len(self.dataset)
 
 
 @pytest.fixture
@@ -56,8 +67,8 @@ def data(monkeypatch):
     module.Own, module.Told = Own, Told
     monkeypatch.setitem(sys.modules, "users_module", module)
 
-    def config(name: str):
-        return OmegaConf.create({"custom_cls": {"path": "pkg://users_module", "name": name}, "shuffle": False})
+    def config(name: str, shuffle: bool = False):
+        return OmegaConf.create({"custom_cls": {"path": "pkg://users_module", "name": name}, "shuffle": shuffle})
 
     return config
 
@@ -70,23 +81,18 @@ def test_a_dataset_that_asks_is_told_whether_it_trains(data, trainer, is_train):
     assert type(trainer.create_rl_dataset("f", data("Own"), None, None, is_train=is_train)) is Own
 
 
-def test_trainers_that_do_not_tell_validate_on_the_validation_files(data):
-    """The fully-async and the one-step-off trainer."""
-    config = data("Told")
-    config.train_files, config.val_files = "t", "v"
-    assert utils.create_rl_dataset("t", config, None, None).is_train is True
-    assert utils.create_rl_dataset("v", config, None, None).is_train is False
-
-
 @pytest.mark.parametrize("trainer", [utils, trainer_base, ray_trainer])
 def test_a_dataset_with_a_sampler_is_asked_for_it(data, trainer):
-    config = data("Told")
-    dataset = trainer.create_rl_dataset("f", config, None, None)
-    assert trainer.create_rl_sampler(config, dataset) == ("own sampler", config)
-    stock = trainer.create_rl_sampler(
-        data_config=config, dataset=trainer.create_rl_dataset("f", data("Own"), None, None)
-    )
-    assert type(stock) is torch.utils.data.SequentialSampler
+    dataset = trainer.create_rl_dataset("f", data("Told"), None, None)
+    sampler = trainer.create_rl_sampler(data("Told"), dataset)
+    assert type(sampler) is Reversed and sampler.dataset is dataset
+
+
+@pytest.mark.parametrize("shuffle, kind", [(False, "SequentialSampler"), (True, "RandomSampler")])
+def test_a_dataset_without_one_gets_verls(data, shuffle, kind):
+    config = data("Own", shuffle)
+    dataset = utils.create_rl_dataset("f", config, None, None)
+    assert type(utils.create_rl_sampler(data_config=config, dataset=dataset)).__name__ == kind
 
 
 def test_the_class_itself_is_what_others_get(data):
@@ -95,29 +101,30 @@ def test_the_class_itself_is_what_others_get(data):
     assert get_dataset_class(data("Told")) is Told
 
 
-@pytest.mark.parametrize("trainer", [sft_trainer, sft_trainer_ray])
-def test_the_supervised_trainers_ask_for_the_training_sampler_alone(trainer):
-    told, own = object.__new__(Told), object.__new__(Own)
-    ranks = dict(num_replicas=2, rank=1, drop_last=True)
-    assert trainer.DistributedSampler(told, shuffle=True, **ranks) == ("own sampler", 2, 1)
-    assert type(trainer.DistributedSampler(told, shuffle=False, **ranks)) is DistributedSampler
-    assert type(trainer.DistributedSampler(own, shuffle=True, **ranks)) is DistributedSampler
+class Trainer(SimpleNamespace):
+    """A supervised trainer, as far as it builds its loaders."""
+
+    def __init__(self, dataset):
+        data = {"train_batch_size": 2, "pad_mode": "no_padding", "num_workers": 0}
+        trainer = {"total_training_steps": 1, "save_freq": -1, "test_freq": -1}
+        config = OmegaConf.create({"data": data, "trainer": trainer})
+        engine = SimpleNamespace(get_data_parallel_rank=lambda: 1, get_data_parallel_size=lambda: 2)
+        super().__init__(config=config, engine=engine, train_dataset=dataset, val_dataset=dataset)
+        self.optimizer_config = SimpleNamespace()
 
 
-def test_a_trainer_that_runs_as_a_script_is_extended_once(monkeypatch):
-    script = ModuleType("__main__")
-    script.__spec__ = SimpleNamespace(name="verl.trainer.sft_trainer")
-    script.DistributedSampler = DistributedSampler
-    monkeypatch.setitem(sys.modules, "__main__", script)
-    for _ in range(2):
-        dataset_sampler.extend_running_trainer()
-    assert script.DistributedSampler(object.__new__(Told), shuffle=True, num_replicas=2, rank=0)[0] == "own sampler"
-    assert script.DistributedSampler.__wrapped__ is DistributedSampler
+@pytest.mark.parametrize("module, ranks", [(sft_trainer, (2, 1)), (sft_trainer_ray, (1, 0))])
+def test_the_supervised_trainers_ask_for_the_training_sampler_alone(module, ranks):
+    trainer = Trainer(object.__new__(Told))
+    module.SFTTrainer._build_dataloader(trainer)
+    assert type(trainer.train_sampler) is Reversed and trainer.train_sampler.ranks == ranks
+    assert type(trainer.val_sampler) is DistributedSampler
 
 
-def test_other_scripts_are_left_alone(monkeypatch):
-    script = ModuleType("__main__")
-    script.__spec__ = None
-    monkeypatch.setitem(sys.modules, "__main__", script)
-    dataset_sampler.extend_running_trainer()
-    assert not hasattr(script, "DistributedSampler")
+@pytest.mark.parametrize("module, ranks", [(sft_trainer, (2, 1)), (sft_trainer_ray, (1, 0))])
+def test_the_supervised_trainers_shuffle_other_datasets_themselves(module, ranks):
+    trainer = Trainer(object.__new__(Own))
+    module.SFTTrainer._build_dataloader(trainer)
+    sampler = trainer.train_sampler
+    assert type(sampler) is DistributedSampler
+    assert (sampler.num_replicas, sampler.rank, sampler.shuffle, sampler.drop_last) == (*ranks, True, True)

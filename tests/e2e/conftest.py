@@ -15,7 +15,7 @@
 """One tiny model and one set of problems for all runs of the real trainer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,11 +122,12 @@ def rows_of(dump: Path) -> list[dict]:
     return [json.loads(line) for line in dump.read_text().splitlines()]
 
 
-def noise_of(dump: Path) -> dict[tuple[str, int, int], float]:
+def noise_of(dump: Path, questions: Iterable[str]) -> dict[tuple[str, int, int], float]:
     """What was added to the scorer's reward in verl's dump of one step: (question, session, nth such row) -> noise."""
     noise: dict[tuple[str, int, int], float] = {}
     for row in rows_of(dump):
-        question, session = row["input"].split("\n")[1], int(row["uid"].split("_")[1])
+        [question] = [question for question in questions if question in row["input"]]
+        session = int(row["uid"].split("_")[1])
         nth = sum(key[:2] == (question, session) for key in noise)
         noise[question, session, nth] = row["score"] - default_compute_score(
             task.DATA_SOURCE, row["output"], row["gts"]

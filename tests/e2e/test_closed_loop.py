@@ -22,7 +22,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verl.utils.reward_score import default_compute_score
 
-from tests.e2e.conftest import SIZES, STD, metrics_of, noise_of, rows_of
+from tests.e2e.conftest import POOL_SETTINGS, SIZES, STD, metrics_of, noise_of, rows_of
 from verl_redit.demo import task
 from verl_redit.demo.run import DemoError
 from verl_redit.redit.noise import Key, unit_noise
@@ -191,12 +191,17 @@ def test_the_accuracy_band_refills_a_step_with_mixed_groups(train, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["colocate_async", "redit_colocate_async"])
-def test_both_loops_dither_asynchronous_steps(train, rows_of_question, tmp_path, mode):
+def test_both_loops_dither_asynchronous_steps_on_a_pool(train, rows_of_question, tmp_path, mode):
     folder = train(
-        tmp_path / "run", f"trainer.v1.trainer_mode={mode}", "trainer.val_before_train=false", "trainer.test_freq=-1",
+        tmp_path / "run", f"trainer.v1.trainer_mode={mode}", "+paft=cycle", *POOL_SETTINGS,
+        "trainer.val_before_train=false", "trainer.test_freq=-1",
     )  # fmt: skip
+    shown = defaultdict(set)
     for step in (1, 2):
-        noise = noise_of(folder / "rollouts" / f"{step}.jsonl")
+        dump = folder / "rollouts" / f"{step}.jsonl"
+        for row in rows_of(dump):
+            shown[row["uid"].split("_")[0]].add(row["template_id"])
+        noise = noise_of(dump, rows_of_question)
         assert len(noise) == SIZES.prompts * SIZES.rollouts
         if mode == "colocate_async":
             for (question, session, _), added in noise.items():
@@ -212,3 +217,5 @@ def test_both_loops_dither_asynchronous_steps(train, rows_of_question, tmp_path,
             assert set(noise.values()) == {0.0}
             assert metrics["redit/effective_std"] == pytest.approx(STD, rel=0.5)
             assert metrics["redit/tied_energy_share"] == pytest.approx(metrics["redit/tied_share"], abs=0.05)
+    assert all(len(templates) == 1 for templates in shown.values())
+    assert len(set().union(*shown.values())) == len(shown) == 2 * SIZES.prompts

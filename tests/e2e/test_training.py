@@ -50,7 +50,7 @@ def expected(question, session, step, rows_of_question):
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_training_rewards_are_the_scorers_plus_the_keyed_draws(trained, rows_of_question, step):
-    noise = noise_of(trained / "rollouts" / f"{step}.jsonl")
+    noise = noise_of(trained / "rollouts" / f"{step}.jsonl", rows_of_question)
     assert len(noise) == ROLLOUTS
     for (question, session, _), added in noise.items():
         draws = expected(question, session, step, rows_of_question)
@@ -88,7 +88,9 @@ def test_vllm_saw_the_changed_weights(trained):
     assert abs(second["rollout_corr/kl"]) < 1e-5
 
 
-def test_a_run_that_was_stopped_after_step_1_draws_the_same_noise_for_step_2(trained, train, tmp_path):
+def test_a_run_that_was_stopped_after_step_1_draws_the_same_noise_for_step_2(
+    trained, train, rows_of_question, tmp_path
+):
     folder = tmp_path / "run"
     stopped = tmp_path / "checkpoints"
     shutil.copytree(trained / "checkpoints" / "global_step_1", stopped / "global_step_1")
@@ -101,7 +103,7 @@ def test_a_run_that_was_stopped_after_step_1_draws_the_same_noise_for_step_2(tra
         ranks=2,
     )
     assert list(metrics_of(folder)) == [2]
-    resumed, whole = (noise_of(place / "rollouts" / "2.jsonl") for place in (folder, trained))
+    resumed, whole = (noise_of(place / "rollouts" / "2.jsonl", rows_of_question) for place in (folder, trained))
     assert resumed.keys() == whole.keys()
     for key, added in whole.items():
         assert resumed[key] == pytest.approx(added, abs=1e-6)

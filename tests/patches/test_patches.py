@@ -113,6 +113,24 @@ def test_new_tests_pass_with_all_patches(copy):
     assert not any(unsuccessful(copy, PATCHES).values())
 
 
+@pytest.mark.parametrize("plugins", ["none", "auto"])
+def test_a_patched_verl_does_what_the_backport_does_without_it(copy, plugins):
+    """`auto` loads the suite, whose backport then leaves verl alone."""
+    for patch in PATCHES:
+        apply(patch, copy)
+    environment = {**os.environ, "PYTHONPATH": str(copy), "VERL_USE_EXTERNAL_PLUGINS": plugins}
+
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    kind = python("-c", "import verl.trainer.ppo.utils as u; print(u.__file__, type(u.create_rl_sampler).__name__)")
+    assert kind.split()[-2:] == [str(copy / "verl/trainer/ppo/utils.py"), "function"]
+    python("-m", "pytest", "-p", "no:cacheprovider", "tests/backports/test_dataset_sampler.py")
+
+
 @each_patch
 def test_what_it_touches_is_clean_under_verls_rules(patch, copy):
     apply(patch, copy)

@@ -27,24 +27,30 @@ from types import ModuleType
 
 import wrapt
 
+from verl_redit.backports import is_needed
+
 SFT_TRAINERS = ("verl.trainer.sft_trainer", "verl.trainer.sft_trainer_ray")
 _is_train: ContextVar[bool | None] = ContextVar("is_train", default=None)
 
 
 def extend_rl_loaders(utils: ModuleType) -> None:
     """Extend ``verl.trainer.ppo.utils``, before the trainers take the two functions from it by name."""
-    wrapt.wrap_function_wrapper(utils, "create_rl_dataset", _create_rl_dataset)
-    wrapt.wrap_function_wrapper(utils, "create_rl_sampler", _create_rl_sampler)
+    if is_needed(utils.create_rl_dataset, "is_train", {"data_paths", "data_config", "get_dataset_class"}):
+        wrapt.wrap_function_wrapper(utils, "create_rl_dataset", _create_rl_dataset)
+        wrapt.register_post_import_hook(_extend_dataset_class, "verl.utils.dataset.rl_dataset")
+    if is_needed(utils.create_rl_sampler, "create_sampler", {"data_config", "dataset"}):
+        wrapt.wrap_function_wrapper(utils, "create_rl_sampler", _create_rl_sampler)
 
 
-def extend_dataset_class(rl_dataset: ModuleType) -> None:
-    """Extend ``verl.utils.dataset.rl_dataset``."""
-    wrapt.wrap_function_wrapper(rl_dataset, "get_dataset_class", _get_dataset_class)
+def _extend_dataset_class(rl_dataset: ModuleType) -> None:
+    if is_needed(rl_dataset.get_dataset_class, None, {"data_config"}):
+        wrapt.wrap_function_wrapper(rl_dataset, "get_dataset_class", _get_dataset_class)
 
 
 def extend_sft_trainer(trainer: ModuleType) -> None:
     """Extend a module of verl's supervised trainers."""
-    wrapt.wrap_function_wrapper(trainer, "DistributedSampler", _sft_sampler)
+    if is_needed(trainer.SFTTrainer._build_dataloader, "create_sft_sampler", {"DistributedSampler"}):
+        wrapt.wrap_function_wrapper(trainer, "DistributedSampler", _sft_sampler)
 
 
 def extend_running_trainer() -> None:

@@ -41,8 +41,10 @@ def collapse_backend(verl_distributed: ModuleType) -> None:
 
 def register_fsdp2_engine(transformer_impl: ModuleType) -> None:
     """verl registers its FSDP engines for cuda and npu; FSDP2 runs on gloo as it is."""
-    register = transformer_impl.EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")
-    register(transformer_impl.FSDPEngineWithLMHead)
+    registry = transformer_impl.EngineRegistry
+    if "cpu" not in registry._engines["language_model"]["fsdp2"]:
+        register = registry.register(model_type="language_model", backend="fsdp2", device="cpu")
+        register(transformer_impl.FSDPEngineWithLMHead)
 
 
 def keep_linear_weights(vllm_layers_utils: Any) -> None:

@@ -144,5 +144,6 @@ class CpuPlatform(PlatformBase):
 
 
 def register(platform_manager: ModuleType) -> None:
-    """Add the platform under the name ``cpu``."""
-    platform_manager.PlatformRegistry.register(platform="cpu")(CpuPlatform)
+    """Add the platform under the name ``cpu``, unless verl has one of its own."""
+    if platform_manager.PlatformRegistry.get("cpu") is None:
+        platform_manager.PlatformRegistry.register(platform="cpu")(CpuPlatform)
