@@ -14,17 +14,19 @@
 
 """Every patch applies to the released verl, alone and after the others, and its new tests need it."""
 
+import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import verl
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.e2e
 FOLDER = Path(__file__).parents[2] / "patches"
@@ -44,7 +46,7 @@ each_patch = pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.s
 @pytest.fixture(scope="module")
 def released(tmp_path_factory) -> Path:
     """A copy of the installed verl, without what other packages put beside it."""
-    assert version("verl") == "0.9.1"
+    assert importlib.metadata.version("verl") == "0.9.1"
     folder = tmp_path_factory.mktemp("verl")
     shutil.copytree(Path(verl.__file__).parent, folder / "verl", ignore=shutil.ignore_patterns("__pycache__"))
     return folder
@@ -55,13 +57,16 @@ def apply(patch: Path, folder: Path, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def new_tests(patch: Path) -> list[str]:
-    return re.findall(r"^\+\+\+ b/(tests/\S+)", patch.read_text(), re.MULTILINE)
+def new_tests(*patches: Path) -> list[str]:
+    return [file for patch in patches for file in touched(patch) if file.startswith("tests/")]
 
 
-def unsuccessful(folder: Path, patches: list[Path]) -> dict[str, int]:
-    """Run the new tests of patches in a copy; test file -> how many of its tests do not pass."""
-    files = [file for patch in patches for file in new_tests(patch)]
+def touched(patch: Path) -> list[str]:
+    return re.findall(r"^\+\+\+ b/(\S+)", patch.read_text(), re.MULTILINE)
+
+
+def unsuccessful(folder: Path, files: list[str]) -> dict[str, int]:
+    """Run test files in a copy; file -> how many of its tests do not pass."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "VERL_USE_EXTERNAL_PLUGINS": "none"}
     environment.pop("VERL_PLATFORM", None)  # the suite's platform is a plugin's
     report = folder / "report.xml"
@@ -89,6 +94,14 @@ def copy(released, tmp_path) -> Path:
     return Path(shutil.copytree(released, tmp_path / "copy"))
 
 
+@pytest.fixture
+def patched(copy) -> Path:
+    """A copy with all patches, in order."""
+    for patch in PATCHES:
+        apply(patch, copy)
+    return copy
+
+
 @each_patch
 def test_it_brings_tests_in_verls_manner(patch):
     names = [Path(file).name for file in new_tests(patch)]
@@ -98,27 +111,58 @@ def test_it_brings_tests_in_verls_manner(patch):
 def test_new_tests_fail_without_their_patches(copy):
     for patch in PATCHES:
         apply(patch, copy, "--include=tests/*")
-    assert all(unsuccessful(copy, PATCHES).values())
+    assert all(unsuccessful(copy, new_tests(*PATCHES)).values())
 
 
 @each_patch
 def test_new_tests_pass_with_the_patch_alone(patch, copy):
     apply(patch, copy)
-    assert not any(unsuccessful(copy, [patch]).values())
+    assert not any(unsuccessful(copy, new_tests(patch)).values())
 
 
-def test_new_tests_pass_with_all_patches(copy):
-    for patch in PATCHES:
-        apply(patch, copy)
-    assert not any(unsuccessful(copy, PATCHES).values())
+def test_new_tests_pass_with_all_patches(patched):
+    assert not any(unsuccessful(patched, new_tests(*PATCHES)).values())
+
+
+def test_verls_own_tests_around_what_is_touched_pass_with_all_patches(patched):
+    folders = {parent for patch in PATCHES for file in touched(patch) for parent in Path(file).parents}
+    shipped = [
+        str(file)
+        for file in importlib.metadata.files("verl") or []
+        if file.name.endswith("_on_cpu.py") and Path("verl", *file.parts[1:-1]) in folders - {Path("verl")}
+    ]
+    for file in shipped:
+        (patched / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(verl.__file__).parents[1] / file, patched / file)
+    assert len(shipped) > 10 and not any(unsuccessful(patched, shipped).values())
+
+
+def test_verls_reference_configs_are_in_sync_with_all_patches(patched):
+    """As verl's own check does, by composing each trainer's config."""
+    folder = patched / "verl/trainer/config"
+    references = sorted(folder.glob("_generated_ppo_*.yaml"))
+    assert len(references) == 4
+    with initialize_config_dir(str(folder), version_base=None):
+        for reference in references:
+            engine = re.fullmatch(r"_generated_ppo_(\w*?)_?trainer", reference.stem).group(1)
+            composed = compose("ppo_trainer", [f"model_engine={engine}"] if engine else [])
+            # verl's script leaves the line of the engine out
+            expected = {"model_engine": composed.model_engine, **OmegaConf.load(reference)}
+            assert OmegaConf.to_container(composed) == OmegaConf.to_container(OmegaConf.create(expected))
+
+
+@each_patch
+def test_new_files_carry_verls_licence_header(patch):
+    added = re.findall(r"^--- /dev/null\n\+\+\+ b/(\S+)\n@@.*\n((?:\+.*\n)+)", patch.read_text(), re.MULTILINE)
+    assert {file for file, _ in added} >= set(new_tests(patch))
+    for _, text in added:
+        assert "Bytedance Ltd. and/or its affiliates" in text and "Apache License, Version 2.0" in text
 
 
 @pytest.mark.parametrize("plugins", ["none", "auto"])
-def test_a_patched_verl_does_what_the_backport_does_without_it(copy, plugins):
+def test_a_patched_verl_does_what_the_backport_does_without_it(patched, plugins):
     """`auto` loads the suite, whose backport then leaves verl alone."""
-    for patch in PATCHES:
-        apply(patch, copy)
-    environment = {**os.environ, "PYTHONPATH": str(copy), "VERL_USE_EXTERNAL_PLUGINS": plugins}
+    environment = {**os.environ, "PYTHONPATH": str(patched), "VERL_USE_EXTERNAL_PLUGINS": plugins}
 
     def python(*arguments: str) -> str:
         command = [sys.executable, *arguments]
@@ -127,14 +171,24 @@ def test_a_patched_verl_does_what_the_backport_does_without_it(copy, plugins):
         return done.stdout
 
     kind = python("-c", "import verl.trainer.ppo.utils as u; print(u.__file__, type(u.create_rl_sampler).__name__)")
-    assert kind.split()[-2:] == [str(copy / "verl/trainer/ppo/utils.py"), "function"]
+    assert kind.split()[-2:] == [str(patched / "verl/trainer/ppo/utils.py"), "function"]
     python("-m", "pytest", "-p", "no:cacheprovider", "tests/backports/test_dataset_sampler.py")
+
+
+def test_doctor_names_what_a_backport_does_not_know(copy):
+    utils = copy / "verl/trainer/ppo/utils.py"
+    before, after = utils.read_text().split("def create_rl_sampler")
+    utils.write_text(before + "def create_rl_sampler" + after.replace("dataset", "rows"))
+    code = "from verl_redit.doctor import plugin_checks as c; print(*(x for x in c('here') if not x.ok), sep='\\n')"
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "hook on verl.trainer.ppo.utils" in done.stdout and "it has no dataset." in done.stdout
 
 
 @each_patch
 def test_what_it_touches_is_clean_under_verls_rules(patch, copy):
     apply(patch, copy)
-    files = re.findall(r"^\+\+\+ b/(\S+\.py)", patch.read_text(), re.MULTILINE)
+    files = [file for file in touched(patch) if file.endswith(".py")]
     (copy / "ruff.toml").write_text(VERLS_RULES)
     for check in (["check"], ["format", "--check"]):
         done = subprocess.run([sys.executable, "-m", "ruff", *check, *files], cwd=copy, capture_output=True, text=True)
