@@ -1,0 +1,122 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""ReDit's claims in the lab: arms × regimes × updates a step × seeds, as `PLAN.md` has laid them down.
+
+python -m recipes.lab.redit run --out DIR       # both processors; what is done is not done again
+python -m recipes.lab.redit report --out DIR    # tables, figures and results.json; also of a grid that is half done
+"""
+
+import json
+import multiprocessing
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process for each processor, not a thread
+
+import typer
+import verl  # noqa: F401  loads the plugin
+from rich.console import Console
+from rich.progress import track
+
+from recipes.lab.grpo import Settings
+from recipes.lab.outcomes import Grid, write_report
+from recipes.lab.run import train
+from recipes.lab.task import REGIMES, Task
+
+app = typer.Typer(add_completion=False)
+DITHER = {"std": 0.0289}  # the suite's preset: the variance of the paper's uniform noise of half-width 0.05
+DR_GRPO = {"norm_adv_by_std_in_grpo": False, "loss_agg_mode": "seq-mean-token-sum-norm"}
+GRPO = "GRPO"
+ARMS: dict[str, dict] = {
+    GRPO: {},
+    "ReDit, Gaussian": {"redit": DITHER},
+    "ReDit, uniform": {"redit": {**DITHER, "distribution": "uniform"}},
+    "tied groups only": {"redit": {**DITHER, "apply_to": "tied"}},
+    "mixed groups only": {"redit": {**DITHER, "apply_to": "mixed"}},
+    "clean std with a floor": {"redit": {**DITHER, "std_source": "clean"}},
+    "Dr.GRPO": DR_GRPO,
+    "Dr.GRPO with ReDit": {**DR_GRPO, "redit": DITHER},
+    "filter_groups": {"redit": {"strategy": "accuracy_band"}},
+    "accuracy band 0.2 to 0.8": {"redit": {"strategy": "accuracy_band", "accuracy_band": [0.2, 0.8]}},
+    "RL-ZVP": {"redit": {"strategy": "directed"}},
+    "batch std": {"redit": {"std": 0.0, "std_source": "batch"}},
+    "noise on advantages": {"redit": {**DITHER, "strategy": "advantage_noise"}},
+    "random rewards": {"coin": True},
+}
+TUNED = "GRPO, tuned rate"
+RATE = 1e-3
+RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
+TUNING_SEEDS = [1000, 1001, 1002, 1003, 1004]
+
+
+def tuned_rate(grid: Grid, regime: str, mini_batches: int) -> float:
+    """The rate with the best mean final accuracy of GRPO on seeds that are used for nothing else."""
+    final = {rate: [] for rate in RATES}
+    for seed in TUNING_SEEDS:
+        for rate in RATES:
+            outcome = one(grid, regime, mini_batches, f"GRPO at {rate}", {"lr": rate}, seed)
+            final[rate].append(outcome["accuracy"][-1])
+    return max(RATES, key=lambda rate: sum(final[rate]))
+
+
+def one(grid: Grid, regime: str, mini_batches: int, arm: str, changes: dict, seed: int) -> dict:
+    """The outcome of a run, or of the one that was made before with the same settings."""
+    settings = replace(Settings(lr=RATE, steps=grid.steps, mini_batches=mini_batches), **changes)
+    place = grid.place(regime, mini_batches, arm, seed, asdict(settings))
+    if not place.is_file():
+        grid.keep(place, asdict(train(Task(regime, seed), settings, seed)))
+    return json.loads(place.read_text())
+
+
+def cell(job: tuple[Grid, str, int, int]) -> None:
+    """All arms of a regime with one number of updates and one seed."""
+    grid, regime, mini_batches, seed = job
+    for arm, changes in ARMS.items():
+        one(grid, regime, mini_batches, arm, changes, seed)
+    one(grid, regime, mini_batches, TUNED, {"lr": tuned_rate(grid, regime, mini_batches)}, seed)
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the outcomes.")] = Path("lab-redit"),
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 20,
+    steps: Annotated[int, typer.Option(help="GRPO steps of a run.")] = 200,
+    processes: Annotated[int, typer.Option(help="Runs side by side.")] = 2,
+) -> None:
+    """Run what is missing of the grid."""
+    grid = Grid(out, steps)
+    # the first seed's cells hold the tuning runs that the others read
+    for first in (True, False):
+        chosen = [0] if first else range(1, seeds)
+        jobs = [(grid, regime, count, seed) for seed in chosen for regime in REGIMES for count in (1, 4)]
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            done = pool.imap_unordered(cell, jobs)
+            for _ in track(done, "cells of the first seed" if first else "cells of the others", total=len(jobs)):
+                pass
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="Folder with the outcomes.")] = Path("lab-redit"),
+    steps: Annotated[int, typer.Option(help="GRPO steps of a run.")] = 200,
+) -> None:
+    """Print the tables of what is done, and write them with figures beside it."""
+    write_report(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, Console())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,173 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The lab does what verl's trainer and engine do, and its grids resume and keep settings apart."""
+
+import json
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+from transfer_queue import KVBatchMeta
+from transformers import AutoModelForCausalLM
+from verl.trainer.ppo.v1 import trainer_base
+from verl.utils import tensordict_utils as tu
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+
+from recipes.flexora_study import planted
+from recipes.lab import grpo, outcomes, redit, run, task
+from verl_redit.demo.engine import build, join
+
+SETTINGS = grpo.Settings(lr=1e-3, prompts=4, rollouts=4, weight_decay=0.0)
+
+
+@pytest.fixture
+def batch() -> grpo.Batch:
+    """Four groups of four, one of them tied."""
+    draw = np.random.default_rng(0)
+    rewards = draw.integers(2, size=16).astype(float)
+    rewards[:4] = 0.0
+    prompts = torch.arange(4).repeat_interleave(4)
+    return grpo.Batch(prompts, torch.from_numpy(draw.integers(planted.SYMBOLS, size=(16, 3))), rewards)
+
+
+def advantages(batch: grpo.Batch, settings: grpo.Settings) -> torch.Tensor:
+    return grpo.advantages(batch, grpo.strategy_of(settings), settings, 1, lambda: torch.ones(16, 3))[0]
+
+
+@pytest.mark.parametrize("divide", [True, False])
+def test_the_same_rewards_give_verls_advantages(batch, divide, monkeypatch):
+    rows = [
+        {"uid": str(int(prompt)), "rm_scores": torch.tensor([0.0] * (2 - odd) + [reward]),
+         "response_mask": torch.ones(3 - odd, dtype=torch.int64)}
+        for odd, prompt, reward in zip([0, 1] * 8, batch.prompts, batch.rewards.tolist(), strict=True)
+    ]  # fmt: skip
+    written = {}
+    store = SimpleNamespace(
+        kv_batch_get=lambda select_fields, **_: list_of_dict_to_tensordict(rows),
+        kv_batch_put=lambda fields, **_: written.update(fields),
+    )
+    monkeypatch.setattr(trainer_base, "tq", store)
+    algorithm = {
+        "adv_estimator": "grpo", "gamma": 1.0, "lam": 1.0, "use_kl_in_reward": False, "norm_adv_by_std_in_grpo": divide,
+    }  # fmt: skip
+    config = OmegaConf.create({"algorithm": algorithm, "actor_rollout_ref": {"rollout": {"n": 4}}})
+    keys = [f"{int(prompt)}_{number % 4}_0" for number, prompt in enumerate(batch.prompts)]
+    meta = KVBatchMeta(keys=keys, partition_id="train", tags=[{}] * 16)
+    trainer_base.PPOTrainer._compute_advantage(SimpleNamespace(config=config), meta, {})
+    ours = advantages(batch, grpo.Settings(prompts=4, rollouts=4, norm_adv_by_std_in_grpo=divide))
+    theirs = torch.stack([row[0] for row in written["advantages"].unbind()])
+    assert ours[:, 0].any() and torch.equal(ours[:, 0], theirs)
+
+
+def test_the_same_advantages_give_the_first_update_of_verls_engine(batch, tmp_path):
+    planted.plant(tmp_path / "model", 0)
+    estimated = advantages(batch, SETTINGS)
+    ids = torch.cat([batch.prompts[:, None], planted.PROMPTS + batch.responses], dim=1)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", attn_implementation="sdpa")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def log_probs(part: slice) -> torch.Tensor:
+        every = model(ids[part]).logits[:, :-1].log_softmax(-1)
+        return every.gather(-1, ids[part][:, 1:, None])[..., 0]
+
+    old = log_probs(slice(None)).detach()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS.lr, weight_decay=0.0)
+    [norm] = grpo.update(list(model.parameters()), optimizer, log_probs, estimated, SETTINGS)
+
+    join(0, 1, tmp_path / "store")
+    try:
+        engine = build(tmp_path / "model", lora_rank=0, lr=SETTINGS.lr, enable_gradient_checkpointing=False)
+        nested = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+        mask = torch.ones(16, 3, dtype=torch.int64)
+        whole = torch.cat([torch.zeros(16, 1, dtype=torch.int64), mask], dim=1)
+        tensors = {
+            "input_ids": ids, "loss_mask": whole, "position_ids": torch.arange(4).expand(16, 4), "prompts": ids[:, :1],
+            "responses": ids[:, 1:], "response_mask": mask, "old_log_probs": old, "advantages": estimated,
+        }  # fmt: skip
+        data = tu.get_tensordict(
+            {name: nested(list(rows)) for name, rows in tensors.items()},
+            non_tensor_dict={
+                "use_remove_padding": False, "use_dynamic_bsz": False, "micro_batch_size_per_gpu": 8,
+                "temperature": 1.0, "global_batch_size": 16, "pad_mode": "no_padding", "pad_token_id": 0,
+            },
+        )  # fmt: skip
+        config = ActorConfig(strategy="fsdp2", rollout_n=4, use_dynamic_bsz=True)
+        with engine.train_mode():
+            output = engine.train_batch(data, partial(ppo_loss, config))
+        assert norm == pytest.approx(output["metrics"]["grad_norm"], rel=1e-5)
+        theirs = {name: value.full_tensor() for name, value in engine.module.state_dict().items()}
+    finally:
+        torch.distributed.destroy_process_group()
+    moved = torch.cat([(value - before[name]).flatten() for name, value in model.state_dict().items()])
+    apart = torch.cat([(value - theirs[name]).flatten() for name, value in model.state_dict().items()])
+    # Adam's first step is the sign of a gradient, which rounding turns where there is next to none
+    assert moved.abs().mean() > 1e-4 and (apart.abs() > 1e-6).float().mean() < 1e-3
+
+
+def test_pass_rates_before_training_are_the_regimes_and_repeat():
+    means = {"sparse": (0.0, 0.15), "middle": (0.25, 0.55), "saturated": (0.8, 1.0)}
+    for regime, (low, high) in means.items():
+        one, other = task.Task(regime, 3), task.Task(regime, 3)
+        assert low < one.accuracy(one.policy()) < high
+        assert all(torch.equal(one.start[name], other.start[name]) for name in one.start)
+
+
+def test_training_learns_the_same_twice_and_not_from_coins():
+    middle = task.Task("middle", 0)
+    settings = grpo.Settings(lr=3e-3, steps=30)
+    curves = run.train(middle, settings, 0)
+    assert curves == run.train(middle, settings, 0)
+    assert curves.accuracy[-1] > curves.accuracy[0] + 0.1
+    coins = run.train(middle, grpo.Settings(lr=3e-3, steps=30, coin=True), 0)
+    assert coins.accuracy[-1] < curves.accuracy[0] + 0.05
+
+
+def test_groups_without_spread_are_replaced():
+    settings = grpo.Settings(steps=5, redit={"strategy": "accuracy_band"})
+    curves = run.train(task.Task("middle", 0), settings, 0)
+    assert curves.tied_share == [0.0] * 5 and min(curves.sampled_groups) > settings.prompts
+
+
+def test_a_grid_resumes_and_never_mixes_settings(tmp_path, monkeypatch):
+    grid = outcomes.Grid(tmp_path, 3)
+    first = redit.one(grid, "middle", 1, redit.GRPO, {}, 0)
+    monkeypatch.setattr(redit, "train", lambda *_: pytest.fail("it was done before"))
+    assert redit.one(grid, "middle", 1, redit.GRPO, {}, 0) == first
+    assert grid.outcomes("middle", 1, redit.GRPO) == {0: first}
+    with pytest.raises(pytest.fail.Exception):
+        redit.one(grid, "middle", 1, redit.GRPO, {"lr": 0.5}, 0)
+    grid.keep(grid.place("middle", 1, redit.GRPO, 0, {"lr": 0.5}), first)
+    with pytest.raises(ValueError, match="2 settings"):
+        grid.outcomes("middle", 1, redit.GRPO)
+
+
+def test_the_report_of_a_half_done_grid(tmp_path):
+    grid = outcomes.Grid(tmp_path, 30)
+    for seed in range(3):
+        for arm in (redit.GRPO, "ReDit, Gaussian"):
+            redit.one(grid, "middle", 1, arm, redit.ARMS[arm], seed)
+    console = Console(record=True, width=200)
+    outcomes.write_report(grid, list(task.REGIMES), list(redit.ARMS), redit.GRPO, console)
+    results = json.loads((tmp_path / "results.json").read_text())["middle, 1 update a step"]
+    assert results[redit.GRPO]["steps to GRPO's final accuracy, ratio"][0] == 1
+    assert results[redit.GRPO]["final accuracy over GRPO's"][0] == 0
+    assert results["ReDit, Gaussian"]["energy of tied groups"][0] > 0.1
+    assert (tmp_path / "middle-1.png").is_file() and "ReDit, Gaussian" in console.export_text()
