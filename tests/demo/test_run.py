@@ -81,12 +81,12 @@ def test_ctrl_c_leaves_no_process(tmp_path):
         f"Path(sys.argv[1]), 'arm', run.{SIZES!r}, Console(quiet=True))"
     )
     demo = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stderr=subprocess.PIPE)
-    deadline = time.time() + 60
+    deadline = time.time() + 300
     while sleepers() == before:
         assert time.time() < deadline and demo.poll() is None
         time.sleep(0.1)
     demo.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in demo.communicate(timeout=60)[1]
+    assert b"KeyboardInterrupt" in demo.communicate(timeout=300)[1]
     assert sleepers() == before
 
 
