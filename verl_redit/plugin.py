@@ -43,6 +43,7 @@ ADAPTERS = [
     ("verl.trainer.ppo.v1", "verl_redit.trainer:register"),
     ("verl.trainer.ppo.v1.trainer_base", "verl_redit.paft.reporting:show_templates"),
     ("verl.trainer.ppo.utils", "verl_redit.backports.dataset_sampler:extend_rl_loaders"),
+    ("verl.utils.dataset.rl_dataset", "verl_redit.backports.dataset_sampler:extend_dataset_class"),
     ("verl.trainer.sft_trainer", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.trainer.sft_trainer_ray", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.workers.engine.base", "verl_redit.flexora.registry:choose_engine"),

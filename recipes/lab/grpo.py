@@ -14,8 +14,9 @@
 
 """GRPO in one process, on a policy of any kind: verl's advantages and loss, the suite's strategies, nothing of its own.
 
-It differs from verl's trainer in what has no part in the question: one process, float32, no store, and old log-probs
-from the policy that is trained. `tests/recipes/test_lab.py` holds it to verl's trainer and engine.
+It differs from verl's trainer in what has no part in the question: one process, float32, no store, old log-probs from
+the policy that is trained, and an end to the search for groups that are kept (`recipes.lab.run.collect`).
+`tests/recipes/test_lab.py` holds it to verl's trainer and engine.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,7 @@ DATA_SOURCE = "lab"
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one run; names and defaults are verl's where it has them.
+    """Of one run; names are verl's where it has them.
 
     Args:
         lr: learning rate of AdamW, with verl's weight decay and clipping of the gradient's norm.
@@ -53,6 +54,8 @@ class Settings:
         loss_agg_mode: as verl's.
         redit: the suite's config node, or None for stock.
         coin: rewards are fair coins, whatever was answered.
+        weight_decay: verl's default.
+        clip_grad: largest norm of a gradient; verl's default.
     """
 
     lr: float = 1e-3
@@ -65,7 +68,7 @@ class Settings:
     redit: dict[str, Any] | None = None
     coin: bool = False
     weight_decay: float = 0.01
-    grad_clip: float = 1.0
+    clip_grad: float = 1.0
 
 
 @dataclass
@@ -95,9 +98,9 @@ class Batch:
     rewards: np.ndarray
 
 
-def strategy_of(settings: Settings) -> Strategy:
-    """The suite's strategy that a run asks for; the plain one changes nothing."""
-    config = parse(ReditConfig, settings.redit or {}, "redit")
+def strategy_of(settings: Settings, seed: int) -> Strategy:
+    """The suite's strategy that a run asks for, with the run's seed for its draws; the plain one changes nothing."""
+    config = parse(ReditConfig, {**(settings.redit or {}), "seed": seed}, "redit")
     return STRATEGIES[config.strategy](config) if settings.redit else Strategy(config)
 
 
@@ -154,6 +157,6 @@ def update(
         loss, _ = loss_of(old[part], log_probs(part), estimated[part], mask, settings.loss_agg_mode, config)
         optimizer.zero_grad()
         loss.backward()
-        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_grad)))
         optimizer.step()
     return norms

@@ -21,19 +21,18 @@ python -m recipes.lab.redit report --out DIR    # tables, figures and results.js
 import json
 import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process for each processor, not a thread
-
 import typer
-import verl  # noqa: F401  loads the plugin
 from rich.console import Console
 from rich.progress import track
 
 from recipes.lab.grpo import Settings
-from recipes.lab.outcomes import Grid, write_report
+from recipes.lab.outcomes import SMOOTHING, UPDATES, Grid, final
+from recipes.lab.outcomes import report as tell
 from recipes.lab.run import train
 from recipes.lab.task import REGIMES, Task
 
@@ -57,65 +56,68 @@ ARMS: dict[str, dict] = {
     "noise on advantages": {"redit": {**DITHER, "strategy": "advantage_noise"}},
     "random rewards": {"coin": True},
 }
+# what a user could switch on
+JUDGED = list(ARMS)[1:6] + ["Dr.GRPO with ReDit"]
 TUNED = "GRPO, tuned rate"
 RATE = 1e-3
 RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
 TUNING_SEEDS = [1000, 1001, 1002, 1003, 1004]
 
 
-def tuned_rate(grid: Grid, regime: str, mini_batches: int) -> float:
+def tuned_rate(grid: Grid, regime: str, updates: int) -> float:
     """The rate with the best mean final accuracy of GRPO on seeds that are used for nothing else."""
-    final = {rate: [] for rate in RATES}
-    for seed in TUNING_SEEDS:
-        for rate in RATES:
-            outcome = one(grid, regime, mini_batches, f"GRPO at {rate}", {"lr": rate}, seed)
-            final[rate].append(outcome["accuracy"][-1])
-    return max(RATES, key=lambda rate: sum(final[rate]))
+
+    def accuracy(rate: float) -> float:
+        runs = (one(grid, regime, updates, f"GRPO at {rate}", {"lr": rate}, seed) for seed in TUNING_SEEDS)
+        return sum(map(final, runs))
+
+    return max(RATES, key=accuracy)
 
 
-def one(grid: Grid, regime: str, mini_batches: int, arm: str, changes: dict, seed: int) -> dict:
+def one(grid: Grid, regime: str, updates: int, arm: str, changes: dict, seed: int) -> dict:
     """The outcome of a run, or of the one that was made before with the same settings."""
-    settings = replace(Settings(lr=RATE, steps=grid.steps, mini_batches=mini_batches), **changes)
-    place = grid.place(regime, mini_batches, arm, seed, asdict(settings))
+    settings = replace(Settings(lr=RATE, steps=grid.steps, mini_batches=updates), **changes)
+    place = grid.place(regime, updates, arm, seed, asdict(settings))
     if not place.is_file():
         grid.keep(place, asdict(train(Task(regime, seed), settings, seed)))
     return json.loads(place.read_text())
 
 
-def cell(job: tuple[Grid, str, int, int]) -> None:
+def cell(grid: Grid, regime: str, updates: int, seed: int) -> None:
     """All arms of a regime with one number of updates and one seed."""
-    grid, regime, mini_batches, seed = job
     for arm, changes in ARMS.items():
-        one(grid, regime, mini_batches, arm, changes, seed)
-    one(grid, regime, mini_batches, TUNED, {"lr": tuned_rate(grid, regime, mini_batches)}, seed)
+        one(grid, regime, updates, arm, changes, seed)
+    one(grid, regime, updates, TUNED, {"lr": tuned_rate(grid, regime, updates)}, seed)
+
+
+Out = Annotated[Path, typer.Option(help="Folder for the outcomes.")]
+Steps = Annotated[int, typer.Option(help="GRPO steps of a run.", min=SMOOTHING)]
 
 
 @app.command()
 def run(
-    out: Annotated[Path, typer.Option(help="Folder for the outcomes.")] = Path("lab-redit"),
-    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 20,
-    steps: Annotated[int, typer.Option(help="GRPO steps of a run.")] = 200,
-    processes: Annotated[int, typer.Option(help="Runs side by side.")] = 2,
+    out: Out = Path("lab-redit"),
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.", min=1)] = 20,
+    steps: Steps = 200,
+    processes: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = os.cpu_count() or 1,
 ) -> None:
     """Run what is missing of the grid."""
-    grid = Grid(out, steps)
-    # the first seed's cells hold the tuning runs that the others read
-    for first in (True, False):
-        chosen = [0] if first else range(1, seeds)
-        jobs = [(grid, regime, count, seed) for seed in chosen for regime in REGIMES for count in (1, 4)]
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            done = pool.imap_unordered(cell, jobs)
-            for _ in track(done, "cells of the first seed" if first else "cells of the others", total=len(jobs)):
-                pass
+    os.environ["OMP_NUM_THREADS"] = "1"  # a process for each processor, not a thread
+    spawn = multiprocessing.get_context("spawn")
+    # the first seed's cells make the tuning runs that the others read
+    for chosen in (range(1), range(1, seeds)):
+        jobs = [(regime, updates, seed) for seed in chosen for regime in REGIMES for updates in UPDATES]
+        with ProcessPoolExecutor(processes, spawn) as pool:
+            started = [pool.submit(cell, Grid(out, steps), *job) for job in jobs]
+            title = f"cells with seeds {chosen.start} to {chosen.stop - 1}"
+            for done in track(as_completed(started), title, total=len(started)):
+                done.result()
 
 
 @app.command()
-def report(
-    out: Annotated[Path, typer.Option(help="Folder with the outcomes.")] = Path("lab-redit"),
-    steps: Annotated[int, typer.Option(help="GRPO steps of a run.")] = 200,
-) -> None:
+def report(out: Out = Path("lab-redit"), steps: Steps = 200) -> None:
     """Print the tables of what is done, and write them with figures beside it."""
-    write_report(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, Console())
+    tell(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, JUDGED, Console())
 
 
 if __name__ == "__main__":

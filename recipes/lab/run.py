@@ -19,18 +19,22 @@ import torch
 
 from recipes.lab.grpo import Batch, Curves, Settings, advantages, strategy_of, update
 from recipes.lab.task import PROMPTS, Policy, Task
+from verl_redit.redit.strategies import Strategy
 
-MOST_GENERATIONS = 10  # of a step that replaces groups, as verl's filter_groups has it
+# of a step that replaces groups; verl's V1 trainers go on for ever
+MOST_GENERATIONS = 10
 
 
 def train(task: Task, settings: Settings, seed: int) -> Curves:
     """Train the task's policy; returns what was measured. The same seed draws the same prompts for every arm."""
-    policy, strategy, curves = task.policy(), strategy_of(settings), Curves()
+    policy, strategy, curves = task.policy(), strategy_of(settings, seed), Curves()
     optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     for step in range(settings.steps):
         curves.accuracy.append(task.accuracy(policy))
-        draw = np.random.default_rng([seed, step])
-        batch, sampled = collect(task, policy, settings, strategy.keeps_group, draw)
+        batch, sampled = collect(task, policy, settings, strategy, np.random.default_rng([seed, step, 0]))
+        curves.sampled_groups.append(sampled)
+        if batch is None:
+            continue
         with torch.no_grad():
             log_probs = policy(batch.prompts, batch.responses)
         entropy = -(log_probs.exp() * log_probs).sum(-1)
@@ -46,30 +50,36 @@ def train(task: Task, settings: Settings, seed: int) -> Curves:
         curves.grad_norm.extend(norms)
         curves.tied_share.append(metrics["redit/tied_share"])
         curves.tied_energy_share.append(metrics["redit/tied_energy_share"])
-        curves.sampled_groups.append(sampled)
     curves.accuracy.append(task.accuracy(policy))
     return curves
 
 
 def collect(
-    task: Task, policy: Policy, settings: Settings, keeps_group, draw: np.random.Generator
-) -> tuple[Batch, int]:
-    """Sample groups until enough are kept, and at most so many times; what is missing then is filled with others."""
+    task: Task, policy: Policy, settings: Settings, strategy: Strategy, draw: np.random.Generator
+) -> tuple[Batch | None, int]:
+    """Sample groups, and others for those that the strategy does not keep; returns them and how many were sampled.
+
+    After `MOST_GENERATIONS` the step is trained on those that were kept, and left out if there are none. Within a
+    generation no prompt is drawn twice.
+    """
     generator = torch.Generator().manual_seed(int(draw.integers(2**31)))
-    kept, spare, sampled = [], [], 0
+    kept: list[tuple[torch.Tensor, torch.Tensor, np.ndarray]] = []
+    sampled = 0
     for _ in range(MOST_GENERATIONS):
-        chosen = torch.from_numpy(draw.permutation(PROMPTS)[: settings.prompts])
+        chosen = torch.from_numpy(draw.permutation(PROMPTS)[: settings.prompts - len(kept)])
         prompts = chosen.repeat_interleave(settings.rollouts)
         responses = policy.sample(prompts, generator)
         rewards = task.rewards(prompts, responses)
         if settings.coin:
             rewards = draw.integers(2, size=len(rewards)).astype(float)
         sampled += len(chosen)
-        for group in range(len(chosen)):
-            own = slice(group * settings.rollouts, (group + 1) * settings.rollouts)
-            whole = (prompts[own], responses[own], rewards[own])
-            (kept if keeps_group(float(rewards[own].mean())) else spare).append(whole)
-        if len(kept) >= settings.prompts:
+        for start in range(0, len(rewards), settings.rollouts):
+            own = slice(start, start + settings.rollouts)
+            if strategy.keeps_group(float(rewards[own].mean())):
+                kept.append((prompts[own], responses[own], rewards[own]))
+        if len(kept) == settings.prompts:
             break
-    prompts, responses, rewards = zip(*(kept + spare)[: settings.prompts], strict=True)
+    if not kept:
+        return None, sampled
+    prompts, responses, rewards = zip(*kept, strict=True)
     return Batch(torch.cat(prompts), torch.cat(responses), np.concatenate(rewards)), sampled

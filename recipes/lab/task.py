@@ -21,7 +21,7 @@ FACTOR, VOCABULARY, TOKENS = 8, 8, 3
 PROMPTS = FACTOR**2
 WIDTH = 64
 WARM_STEPS, WARM_RATE = 400, 3e-3
-# regime -> Beta distribution of the prompts' pass rates before training; means 0.05, 0.40 and 0.90, most near 0 or 1
+# regime -> Beta distribution of the prompts' pass rates before training, with means of 0.05, 0.40 and 0.90
 REGIMES = {"sparse": (0.3, 5.7), "middle": (0.6, 0.9), "saturated": (2.7, 0.3)}
 
 
@@ -81,7 +81,7 @@ class Task:
     """
 
     def __init__(self, regime: str, seed: int):
-        draw = np.random.default_rng([seed, list(REGIMES).index(regime)])
+        draw = np.random.default_rng([seed, list(REGIMES).index(regime), 1])
         self.answers = torch.from_numpy(draw.integers(VOCABULARY, size=(PROMPTS, TOKENS)))
         self.pass_rates = draw.beta(*REGIMES[regime], size=PROMPTS)
         self.start = self._warmed(torch.Generator().manual_seed(int(draw.integers(2**31))))

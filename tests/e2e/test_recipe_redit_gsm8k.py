@@ -36,7 +36,9 @@ SMALL = {
 
 
 def test_the_script_trains_on_the_real_gsm8k(workspace, gsm8k_source, tmp_path):
-    subprocess.run([sys.executable, RECIPE / "prepare.py", "--source", gsm8k_source, "--out", tmp_path], check=True)
+    subprocess.run(
+        [sys.executable, RECIPE.parent / "prepare.py", "gsm8k", "--source", gsm8k_source, "--out", tmp_path], check=True
+    )
     environment = {
         **os.environ, **SMALL, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MODEL_PATH": str(workspace / "model"), "DATA_DIR": str(tmp_path), "OUTPUT_DIR": str(tmp_path / "output"),

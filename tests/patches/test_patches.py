@@ -170,8 +170,12 @@ def test_a_patched_verl_does_what_the_backport_does_without_it(patched, plugins)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    kind = python("-c", "import verl.trainer.ppo.utils as u; print(u.__file__, type(u.create_rl_sampler).__name__)")
-    assert kind.split()[-2:] == [str(patched / "verl/trainer/ppo/utils.py"), "function"]
+    code = (
+        "import verl.trainer.ppo.utils as utils; from verl.plugin.platform.platform_manager import PlatformRegistry; "
+        "print(utils.__file__, type(utils.create_rl_sampler).__name__, PlatformRegistry.get('cpu').__module__)"
+    )
+    expected = [str(patched / "verl/trainer/ppo/utils.py"), "function", "verl.plugin.platform.platform_cpu"]
+    assert python("-c", code).split()[-3:] == expected
     python("-m", "pytest", "-p", "no:cacheprovider", "tests/backports/test_dataset_sampler.py")
 
 

@@ -49,7 +49,7 @@ def batch() -> grpo.Batch:
 
 
 def advantages(batch: grpo.Batch, settings: grpo.Settings) -> torch.Tensor:
-    return grpo.advantages(batch, grpo.strategy_of(settings), settings, 1, lambda: torch.ones(16, 3))[0]
+    return grpo.advantages(batch, grpo.strategy_of(settings, 0), settings, 1, lambda: torch.ones(16, 3))[0]
 
 
 @pytest.mark.parametrize("divide", [True, False])
@@ -123,7 +123,7 @@ def test_the_same_advantages_give_the_first_update_of_verls_engine(batch, tmp_pa
 
 
 def test_pass_rates_before_training_are_the_regimes_and_repeat():
-    means = {"sparse": (0.0, 0.15), "middle": (0.25, 0.55), "saturated": (0.8, 1.0)}
+    means = {"sparse": (0.01, 0.15), "middle": (0.25, 0.55), "saturated": (0.8, 1.0)}
     for regime, (low, high) in means.items():
         one, other = task.Task(regime, 3), task.Task(regime, 3)
         assert low < one.accuracy(one.policy()) < high
@@ -159,15 +159,70 @@ def test_a_grid_resumes_and_never_mixes_settings(tmp_path, monkeypatch):
         grid.outcomes("middle", 1, redit.GRPO)
 
 
-def test_the_report_of_a_half_done_grid(tmp_path):
-    grid = outcomes.Grid(tmp_path, 30)
-    for seed in range(3):
-        for arm in (redit.GRPO, "ReDit, Gaussian"):
-            redit.one(grid, "middle", 1, arm, redit.ARMS[arm], seed)
+def outcome(accuracy: list[float]) -> dict:
+    return {
+        "accuracy": accuracy, "entropy": [1.0], "grad_norm": [1.0, 3.0], "tied_share": [0.5],
+        "tied_energy_share": [0.25], "sampled_groups": [16],
+    }  # fmt: skip
+
+
+def ramp(reached: int, height: float = 0.5) -> list[float]:
+    """Accuracies that stand at 0 until they stand at a height, 100 of them."""
+    return [0.0] * reached + [height] * (100 - reached)
+
+
+def test_comparisons_are_those_computed_by_hand():
+    seeds = list(range(8))
+    stock = {seed: outcome(ramp(41)) for seed in seeds}  # ten at the height: the 41st to the 50th
+    fast = {seed: outcome(ramp(16)) for seed in seeds}
+    found = outcomes.compare(fast, stock, seeds)
+    assert found["ratio of steps"] == (0.5, 0.5, 0.5) and found["share that arrives"] == 1
+    assert found["gain"] == (0.0, 0.0, 0.0) and found["p of the gain"] == 1
+    assert found["spread of gradient norms"][0] == 0.5 and found["energy of tied groups"][0] == 0.25
+
+    half = {seed: outcome(ramp(16, 0.5 if seed < 3 else 0.4 + seed / 1000)) for seed in seeds}
+    found = outcomes.compare(half, stock, seeds)
+    assert found["share that arrives"] == 3 / 8
+    assert found["ratio of steps"] == (np.inf, 0.5, np.inf)
+    mean, low, high = found["gain"]
+    gains = [0.0] * 3 + [-0.1 + seed / 1000 for seed in range(3, 8)]
+    assert mean == pytest.approx(np.mean(gains)) and high - mean == pytest.approx(mean - low)
+    assert mean - low == pytest.approx(2.3646 * np.std(gains, ddof=1) / 8**0.5, rel=1e-4)
+
+
+def test_few_seeds_have_no_interval():
+    stock = {0: outcome(ramp(41))}
+    found = outcomes.compare({0: outcome(ramp(16))}, stock, [0])
+    assert found["ratio of steps"][0] == 0.5 and np.isnan(found["ratio of steps"][1:]).all()
+    assert np.isnan(found["gain"][1:]).all()
+
+
+def test_verdicts_are_corrected_for_all_that_is_judged():
+    def cell(gain: float, p_value: float) -> dict:
+        return {"arm": {"gain": (gain, 0, 0), "p of the gain": p_value}}
+
+    results = {"one": cell(0.1, 1e-6), "two": cell(-0.1, 1e-6), "three": cell(0.1, 0.04)}
+    assert outcomes.verdicts(results, ["arm"]) == {"arm": (["one"], ["two"])}
+
+
+def test_the_tuned_rate_is_the_one_with_the_best_final_accuracy(tmp_path, monkeypatch):
+    finals = {5e-4: 0.1, 1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.3, 8e-3: 0.0}
+    monkeypatch.setattr(redit, "one", lambda grid, regime, updates, arm, changes, seed: finals[changes["lr"]])
+    monkeypatch.setattr(redit, "final", lambda accuracy: accuracy)
+    assert redit.tuned_rate(outcomes.Grid(tmp_path, 30), "middle", 1) == 2e-3
+
+
+def test_the_report_shows_a_cell_by_the_seeds_that_all_arms_have(tmp_path):
+    grid, arms = outcomes.Grid(tmp_path, 30), [redit.GRPO, "ReDit, Gaussian"]
+    tell = partial(outcomes.report, grid, list(task.REGIMES), arms, redit.GRPO, arms[1:])
     console = Console(record=True, width=200)
-    outcomes.write_report(grid, list(task.REGIMES), list(redit.ARMS), redit.GRPO, console)
-    results = json.loads((tmp_path / "results.json").read_text())["middle, 1 update a step"]
-    assert results[redit.GRPO]["steps to GRPO's final accuracy, ratio"][0] == 1
-    assert results[redit.GRPO]["final accuracy over GRPO's"][0] == 0
+    with pytest.raises(ValueError, match="no cell with a run of every arm"):
+        tell(console)
+    for seed in range(3):
+        for arm in arms[: 3 - seed]:
+            redit.one(grid, "middle", 1, arm, redit.ARMS[arm], seed)
+    tell(console)
+    results = json.loads((grid.folder / "results.json").read_text())["middle, 1 update a step, 2 seeds"]
+    assert results[redit.GRPO]["gain"] == [0, 0, 0] and results[redit.GRPO]["ratio of steps"] == [1, None, None]
     assert results["ReDit, Gaussian"]["energy of tied groups"][0] > 0.1
-    assert (tmp_path / "middle-1.png").is_file() and "ReDit, Gaussian" in console.export_text()
+    assert (grid.folder / "middle-1.png").is_file() and "ReDit, Gaussian" in console.export_text()

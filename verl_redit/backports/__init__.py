@@ -21,13 +21,12 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 
-def is_needed(function: Callable, patched: str | None, stock: set[str]) -> bool:
+def is_needed(function: Callable, patched: str, stock: set[str]) -> bool:
     """Whether a function of verl's has yet to be changed.
 
     Args:
         function: verl's function.
-        patched: a name or text in the body of the function that the patch has put there; None if the patch leaves this
-            function alone.
+        patched: a name or text in the body of the function that the patch has put there.
         stock: names that the backport counts on in the unchanged function.
 
     Returns:
@@ -38,7 +37,7 @@ def is_needed(function: Callable, patched: str | None, stock: set[str]) -> bool:
     """
     code = inspect.unwrap(function).__code__
     where = f"{function.__module__}.{function.__qualname__}"
-    if patched is not None and patched in (*code.co_names, *code.co_consts):
+    if patched in (*code.co_names, *code.co_consts):
         logger.debug("%s has what a backport would add: it is left alone", where)
         return False
     if missing := stock - {*code.co_names, *code.co_varnames}:

@@ -37,14 +37,13 @@ def extend_rl_loaders(utils: ModuleType) -> None:
     """Extend ``verl.trainer.ppo.utils``, before the trainers take the two functions from it by name."""
     if is_needed(utils.create_rl_dataset, "is_train", {"data_paths", "data_config", "get_dataset_class"}):
         wrapt.wrap_function_wrapper(utils, "create_rl_dataset", _create_rl_dataset)
-        wrapt.register_post_import_hook(_extend_dataset_class, "verl.utils.dataset.rl_dataset")
     if is_needed(utils.create_rl_sampler, "create_sampler", {"data_config", "dataset"}):
         wrapt.wrap_function_wrapper(utils, "create_rl_sampler", _create_rl_sampler)
 
 
-def _extend_dataset_class(rl_dataset: ModuleType) -> None:
-    if is_needed(rl_dataset.get_dataset_class, None, {"data_config"}):
-        wrapt.wrap_function_wrapper(rl_dataset, "get_dataset_class", _get_dataset_class)
+def extend_dataset_class(rl_dataset: ModuleType) -> None:
+    """Extend ``verl.utils.dataset.rl_dataset``; to no effect unless `extend_rl_loaders` was needed."""
+    wrapt.wrap_function_wrapper(rl_dataset, "get_dataset_class", _get_dataset_class)
 
 
 def extend_sft_trainer(trainer: ModuleType) -> None:

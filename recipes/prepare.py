@@ -1,0 +1,149 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""GSM8K, MATH or Geometry3K to verl's parquet schema, from local files: no network.
+
+    python recipes/prepare.py gsm8k --source DIR --out DIR
+    python recipes/prepare.py math --source DIR --out DIR
+    python recipes/prepare.py geometry3k --source DIR --out DIR
+
+DIR holds ``train.jsonl`` and ``test.jsonl``, or parquet files whose names begin with ``train`` and ``test``, as these
+data sets are published: GSM8K with ``question`` and ``answer`` (the final number after ``####``), MATH with
+``problem``, ``solution`` (the final answer boxed), ``level`` and ``type``, Geometry3K with ``problem``, ``answer`` and
+``images``. Prompts are those of verl's own preprocessing, so that verl's scorers and published numbers apply; the raw
+question is in ``extra_info``.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from verl.utils.reward_score.gsm8k import extract_solution
+from verl.utils.reward_score.math_reward import last_boxed_only_string, remove_boxed
+
+GSM8K_INSTRUCTION = 'Let\'s think step by step and output the final answer after "####".'
+MATH_INSTRUCTION = "Let's think step by step and output the final answer within \\boxed{}."
+GEOMETRY3K_INSTRUCTION = (
+    "You FIRST think about the reasoning process as an internal monologue and then provide the final answer. "
+    "The reasoning process MUST BE enclosed within <think> </think> tags. "
+    "The final answer MUST BE put in \\boxed{}."
+)
+
+
+def gsm8k(entry: dict[str, Any]) -> dict[str, Any]:
+    """One row without its place; ValueError if the answer has no final number after ``####``."""
+    final = extract_solution(entry["answer"])
+    if final is None:
+        raise ValueError("the answer has no number after ####")
+    return _row("openai/gsm8k", f"{entry['question']} {GSM8K_INSTRUCTION}", final, entry["question"], entry["answer"])
+
+
+def math(entry: dict[str, Any]) -> dict[str, Any]:
+    """One row without its place; ValueError if the solution has no boxed answer."""
+    boxed = last_boxed_only_string(entry["solution"])
+    if boxed is None:
+        raise ValueError("the solution has no \\boxed answer")
+    source, prompt = "DigitalLearningGmbH/MATH-lighteval", f"{entry['problem']} {MATH_INSTRUCTION}"
+    row = _row(source, prompt, remove_boxed(boxed), entry["problem"], entry["solution"])
+    row["extra_info"] |= {"level": entry["level"], "type": entry["type"]}
+    return row
+
+
+def geometry3k(entry: dict[str, Any]) -> dict[str, Any]:
+    """One row without its place; ValueError unless the problem has a marker for each image."""
+    markers, images = entry["problem"].count("<image>"), len(entry["images"])
+    if markers != images or not images:
+        raise ValueError(f"the problem has {markers} <image> markers for {images} images")
+    prompt = f"{entry['problem']} {GEOMETRY3K_INSTRUCTION}"
+    row = _row("hiyouga/geometry3k", prompt, entry["answer"], entry["problem"], entry["answer"])
+    return {**row, "images": entry["images"]}
+
+
+def _row(data_source: str, prompt: str, truth: str, question: str, answer: str) -> dict[str, Any]:
+    return {
+        "data_source": data_source,
+        "prompt": [{"role": "user", "content": prompt}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": {"question": question, "answer": answer},
+    }
+
+
+class Dataset(str, Enum):
+    """A data set that can be read."""
+
+    gsm8k = "gsm8k"
+    math = "math"
+    geometry3k = "geometry3k"
+
+
+ROWS: dict[Dataset, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    Dataset.gsm8k: gsm8k,
+    Dataset.math: math,
+    Dataset.geometry3k: geometry3k,
+}
+
+
+def entries(source: Path, split: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """What a split's files hold: where an entry is, and how to read it.
+
+    Raises:
+        FileNotFoundError: the folder has no file of this split.
+    """
+    lines, tables = source / f"{split}.jsonl", sorted(source.glob(f"{split}*.parquet"))
+    if lines.is_file():
+        with lines.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                yield f"{lines} line {number}", lambda line=line: json.loads(line)
+    elif tables:
+        for table in tables:
+            for number, entry in enumerate(pq.read_table(table).to_pylist()):
+                yield f"{table} row {number}", lambda entry=entry: entry
+    else:
+        raise FileNotFoundError(f"{source} has neither {split}.jsonl nor {split}*.parquet; name the data set's folder")
+
+
+def read(dataset: Dataset, source: Path, split: str) -> list[dict[str, Any]]:
+    """All rows of a split; ValueError naming the file and the line or row where one is not as it should be."""
+    rows = []
+    for index, (place, entry) in enumerate(entries(source, split)):
+        try:
+            row = ROWS[dataset](entry())
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
+        row["extra_info"] = {"split": split, "index": index, **row["extra_info"]}
+        rows.append(row)
+    return rows
+
+
+def main(
+    dataset: Annotated[Dataset, typer.Argument(help="What the files are.")],
+    source: Annotated[Path, typer.Option(help="Folder with the data set's files.", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Folder for train.parquet and test.parquet.")],
+) -> None:
+    """Convert a data set to verl's parquet schema."""
+    out.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        rows = read(dataset, source, split)
+        pq.write_table(pa.Table.from_pylist(rows), out / f"{split}.parquet")
+        print(f"{out / split}.parquet: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    typer.run(main)
