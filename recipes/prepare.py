@@ -28,6 +28,7 @@ question is in ``extra_info``.
 import json
 from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,11 +111,11 @@ def entries(source: Path, split: str) -> Iterator[tuple[str, Callable[[], dict[s
     if lines.is_file():
         with lines.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                yield f"{lines} line {number}", lambda line=line: json.loads(line)
+                yield f"{lines} line {number}", partial(json.loads, line)
     elif tables:
         for table in tables:
             for number, entry in enumerate(pq.read_table(table).to_pylist()):
-                yield f"{table} row {number}", lambda entry=entry: entry
+                yield f"{table} row {number}", partial(dict, entry)
     else:
         raise FileNotFoundError(f"{source} has neither {split}.jsonl nor {split}*.parquet; name the data set's folder")
 

@@ -29,29 +29,38 @@ def train(task: Task, settings: Settings, seed: int) -> Curves:
     """Train the task's policy; returns what was measured. The same seed draws the same prompts for every arm."""
     policy, strategy, curves = task.policy(), strategy_of(settings, seed), Curves()
     optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    for step in range(settings.steps):
+    for number in range(settings.steps):
         curves.accuracy.append(task.accuracy(policy))
-        batch, sampled = collect(task, policy, settings, strategy, np.random.default_rng([seed, step, 0]))
+        batch, sampled = collect(task, policy, settings, strategy, np.random.default_rng([seed, number, 0]))
         curves.sampled_groups.append(sampled)
-        if batch is None:
-            continue
-        with torch.no_grad():
-            log_probs = policy(batch.prompts, batch.responses)
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-        estimated, metrics = advantages(batch, strategy, settings, step, lambda entropy=entropy: entropy)
-        norms = update(
-            list(policy.parameters()),
-            optimizer,
-            lambda part, batch=batch: policy.log_probs(batch.prompts[part], batch.responses[part]),
-            estimated,
-            settings,
-        )
-        curves.entropy.append(float(entropy.mean()))
-        curves.grad_norm.extend(norms)
-        curves.tied_share.append(metrics["redit/tied_share"])
-        curves.tied_energy_share.append(metrics["redit/tied_energy_share"])
+        if batch is not None:
+            step(policy, optimizer, batch, strategy, settings, number, curves)
     curves.accuracy.append(task.accuracy(policy))
     return curves
+
+
+def step(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    strategy: Strategy,
+    settings: Settings,
+    number: int,
+    curves: Curves,
+) -> None:
+    """Train on a batch, and add what is measured to the curves."""
+    with torch.no_grad():
+        log_probs = policy(batch.prompts, batch.responses)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    estimated, metrics = advantages(batch, strategy, settings, number, lambda: entropy)
+
+    def log_probs_of(part: slice) -> torch.Tensor:
+        return policy.log_probs(batch.prompts[part], batch.responses[part])
+
+    curves.grad_norm.extend(update(list(policy.parameters()), optimizer, log_probs_of, estimated, settings))
+    curves.entropy.append(float(entropy.mean()))
+    curves.tied_share.append(metrics["redit/tied_share"])
+    curves.tied_energy_share.append(metrics["redit/tied_energy_share"])
 
 
 def collect(
