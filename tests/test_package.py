@@ -27,7 +27,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEADER = "# Copyright 2026 verl-redit contributors\n#\n# Licensed under the Apache License"
-CONFIGS = sorted((ROOT / "verl_redit" / "config").glob("*/*.yaml"))
+CONFIGS = sorted([*(ROOT / "verl_redit" / "config").glob("*/*.yaml"), *(ROOT / "recipes").glob("*/config/*.yaml")])
 
 
 @pytest.fixture(scope="module")
