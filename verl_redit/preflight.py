@@ -121,6 +121,10 @@ def _resume_problems(config: DictConfig) -> Iterator[str]:
         load_state(configured_plugins(config) if is_closed_loop(config) else [], checkpoint)
     except StateMismatch as error:
         yield f"trainer.resume_mode={config.trainer.resume_mode}: {error}"
+    if "paft" in config:
+        from verl_redit.paft import startup as paft_startup
+
+        yield from paft_startup.resume_problems(config, checkpoint)
 
 
 def _missing_paths(config: DictConfig) -> Iterator[str]:

@@ -190,6 +190,14 @@ def test_a_told_contract_is_not_told_again():
     assert taken([f"{{question}} {RULE}"], append_contract=True).pool.templates[0].user == f"{{{{ question }}}} {RULE}"
 
 
+def test_all_that_is_wrong_with_a_row_is_told():
+    sifted = taken(["{question}\\n{placeholder} [describe it]", "{question} { <image> ####"])
+    assert set(rules(sifted.dropped)) == {
+        ("row 2", "literal newline"), ("row 2", "field"), ("row 2", "leftover"), ("row 2", "contract"),
+        ("row 3", "braces"), ("row 3", "media"),
+    }  # fmt: skip
+
+
 def test_a_duplicate_of_a_dropped_row_stays():
     sifted = taken(["{question} {question} ####", "{question} ####", "{question} #### "])
     assert sifted.pool.rows == ("row 3",)

@@ -14,12 +14,20 @@
 
 """What is told about a run with a pool before it starts."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.paft.conftest import entry
+from tests.paft.test_sampler import Pairs
 from verl_redit.paft import startup
+from verl_redit.paft.config import PaftConfig
+from verl_redit.paft.pool_file import load
+from verl_redit.paft.sampler import pair_sampler
 from verl_redit.preflight import ConfigError, check
 
 
@@ -113,4 +121,27 @@ def test_the_preflight_asks_it(verl_config, parquet, tmp_path):
         f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path}/run", "+host=cpu",
     )  # fmt: skip
     with pytest.raises(ConfigError, match="there is no pool 'nothing'"):
+        check(config)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pool_that_was_edited_is_refused_before_anything_starts(verl_config, parquet, pool_file, tmp_path, workers):
+    """Stopped in a stock trainer, whose loader is all that knows of the pool."""
+    config = verl_config(
+        "+paft=cycle", f"paft.pool={pool_file}", f"data.train_files={parquet}", f"data.val_files={parquet}",
+        f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
+        "+host=cpu", "algorithm.adv_estimator=grpo",
+    )  # fmt: skip
+    sampler = pair_sampler(load(pool_file), PaftConfig(), 23, True, 1, 0)
+    loader = StatefulDataLoader(Pairs(), batch_size=4, num_workers=workers, collate_fn=list, sampler=sampler)
+    next(iter(loader))
+    checkpoint = tmp_path / "checkpoints" / "global_step_1"
+    checkpoint.mkdir(parents=True)
+    torch.save(loader.state_dict(), checkpoint / "data.pt")
+    assert not list(startup.resume_problems(config, checkpoint))
+    Path(pool_file).write_text(Path(pool_file).read_text().replace("Solve", "Crack"))
+    [problem] = startup.resume_problems(config, checkpoint)
+    assert problem.startswith(f"paft.pool={pool_file}: {checkpoint} was written with the pool's content")
+    (checkpoint.parent / "latest_checkpointed_iteration.txt").write_text("1")
+    with pytest.raises(ConfigError, match="was written with the pool's content"):
         check(config)

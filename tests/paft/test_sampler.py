@@ -79,9 +79,10 @@ def test_a_resumed_loader_goes_on_with_the_same_pairs(workers, policy, stop):
     assert rest[: 2 * per_epoch] == whole[stop : stop + 2 * per_epoch]
 
 
-def test_a_single_prompt_at_a_time_draws_the_same_pairs():
-    alone = [pair for batch in epochs(1, 0, batch=1)[0] for pair in batch]
-    together = [pair for batch in epochs(1, 0)[0] for pair in batch]
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_single_prompt_at_a_time_draws_the_same_pairs(policy):
+    alone = [pair for batch in epochs(1, 0, policy, batch=1)[0] for pair in batch]
+    together = [pair for batch in epochs(1, 0, policy)[0] for pair in batch]
     assert alone[: len(together)] == together
 
 

@@ -95,6 +95,8 @@ def generate_(
     refuse_unknown("--contract", contract, CONTRACTS)
     pool = importing.open_pool(out, field)
     asked = generate.requests(model, n, task, pool, contract)
+    if there := 2 * n * len(model) - len(asked):
+        errors.print(f"{there} templates of these models are in {out} already and are not asked for again")
     replied: list[tuple[generate.Request, str]] = []
     stopped = ""
     try:

@@ -109,7 +109,7 @@ def defects(pool: Pool) -> Iterator[Defect]:
     for row, template in zip(pool.rows, pool.templates, strict=True):
         for rule, message in (
             *_value_defects(template),
-            *_text_defects(template),
+            *text_defects(template),
             *_field_defects(template, pool.fields, looped),
         ):
             yield Defect(rule, row, template.id, message)
@@ -130,7 +130,8 @@ def _value_defects(template: Template) -> Iterator[tuple[str, str]]:
         yield "id", "a blank id"
 
 
-def _text_defects(template: Template) -> Iterator[tuple[str, str]]:
+def text_defects(template: Template) -> Iterator[tuple[str, str]]:
+    """(rule, what is wrong) in a template's texts, whether jinja can read them or not."""
     for text in template.texts:
         if not text.strip():
             yield "blank", "a blank text; write one, or drop system:"

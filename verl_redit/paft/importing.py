@@ -30,7 +30,7 @@ from pathlib import Path
 
 import yaml
 
-from verl_redit.paft.checks import LITERAL_NEWLINE, NEAR_DUPLICATE, Defect, defects, nearest_train
+from verl_redit.paft.checks import LITERAL_NEWLINE, NEAR_DUPLICATE, Defect, defects, nearest_train, text_defects
 from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool import Pool, PoolError, Template
 from verl_redit.paft.pool_file import load
@@ -51,7 +51,7 @@ class Sifted:
         pool: what was there before, then the candidates that are fit for it.
         candidates: how many there were.
         mended: what was wrong with those that are in the pool now, and what was done.
-        dropped: why the others are not.
+        dropped: why the others are not, after what was mended in them.
     """
 
     pool: Pool
@@ -173,7 +173,7 @@ def sift(candidates: Iterable[tuple[str, Template]], pool: Pool, append_contract
         if template.id in there:
             wrong.append(("id", "a template of the pool has it already; rename that one"))
         if wrong:
-            dropped += [Defect(rule, row, template.id, message) for rule, message in wrong]
+            dropped += [Defect(rule, row, template.id, message) for rule, message in mends + wrong]
         else:
             fit[template.id] = template
             mended += [Defect(rule, row, template.id, message) for rule, message in mends]
@@ -197,8 +197,14 @@ def _judged(candidate: Template, pool: Pool, append_contract: bool) -> tuple[Tem
         text += f"\n{contract.rule[0].upper()}{contract.rule[1:]}."
         mends.append(("contract", f"a last line tells it: {contract.rule}"))
     template = replace(candidate, user=text)
+    if not text:
+        return template, [], wrong
+    if wrong:
+        # defects of jinja would follow from these
+        others = [told for told in text_defects(template) if not told[1].startswith("{#")]
+        return template, mends, wrong + others
     alone = Pool(pool.name, pool.fields, (template,), ("it",))
-    return template, mends, wrong or [(defect.rule, defect.message) for defect in defects(alone) if defect.row]
+    return template, mends, [(defect.rule, defect.message) for defect in defects(alone) if defect.row]
 
 
 def _joined(pool: Pool, fit: dict[str, Template], row_of: dict[str, str]) -> Pool:

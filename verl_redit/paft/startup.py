@@ -17,10 +17,12 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
@@ -68,6 +70,34 @@ def problems(config: DictConfig) -> Iterator[str]:
     yield from row_problems("data.train_files", listed(config.data.train_files), pool, settings)
     if settings.validation == "grid":
         yield from row_problems("data.val_files", listed(config.data.val_files), pool, settings)
+
+
+def resume_problems(config: DictConfig, checkpoint: Path) -> Iterator[str]:
+    """Why the run cannot go on from a checkpoint's draws: the pool is another one.
+
+    The sampler refuses that too, but verl hands it its state after the first validation.
+    """
+    loader = checkpoint / "data.pt"
+    if not loader.is_file():
+        return
+    before = _found(torch.load(loader, weights_only=True), "paft.pool content")
+    settings = parse(PaftConfig, config.get("paft"), "paft")
+    here = load_checked(settings.pool).content_hash
+    if before not in (None, here):
+        yield (
+            f"paft.pool={settings.pool}: {checkpoint} was written with the pool's content {before}, this run has "
+            f"{here}; set it back, or begin a new run (trainer.resume_mode=disable, and another "
+            "trainer.default_local_dir)"
+        )
+
+
+def _found(state: Any, key: str) -> Any:
+    """The value of a key somewhere in nested dictionaries, or None."""
+    if not isinstance(state, dict):
+        return None
+    if key in state:
+        return state[key]
+    return next((found for value in state.values() if (found := _found(value, key)) is not None), None)
 
 
 def pool_problems(settings: PaftConfig, pool: Pool) -> Iterator[str]:
