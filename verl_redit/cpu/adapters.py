@@ -15,10 +15,13 @@
 """What verl and vLLM take for granted and a CPU does not have; each function changes one module after its import."""
 
 import gc
+import logging
 from types import ModuleType
 from typing import Any
 
 import wrapt
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 
@@ -30,6 +33,9 @@ def collect_less_often(platform_manager: ModuleType) -> None:
 
 def collapse_backend(verl_distributed: ModuleType) -> None:
     """verl asks for one backend on the host and one on the device; torch refuses the list when both are the CPU."""
+    if hasattr(verl_distributed, "get_default_backend"):
+        logger.debug("verl chooses one backend for the CPU itself")
+        return
 
     def init(wrapped, instance, args: tuple, kwargs: dict[str, Any]):
         if kwargs.get("backend") == "cpu:gloo,cpu:gloo":
@@ -42,9 +48,11 @@ def collapse_backend(verl_distributed: ModuleType) -> None:
 def register_fsdp2_engine(transformer_impl: ModuleType) -> None:
     """verl registers its FSDP engines for cuda and npu; FSDP2 runs on gloo as it is."""
     registry = transformer_impl.EngineRegistry
-    if "cpu" not in registry._engines["language_model"]["fsdp2"]:
-        register = registry.register(model_type="language_model", backend="fsdp2", device="cpu")
-        register(transformer_impl.FSDPEngineWithLMHead)
+    if "cpu" in registry._engines["language_model"]["fsdp2"]:
+        logger.debug("verl has registered FSDP2 for the CPU itself")
+        return
+    register = registry.register(model_type="language_model", backend="fsdp2", device="cpu")
+    register(transformer_impl.FSDPEngineWithLMHead)
 
 
 def keep_linear_weights(vllm_layers_utils: Any) -> None:

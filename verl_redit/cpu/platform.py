@@ -18,6 +18,7 @@ Registered as ``cpu`` and chosen by ``VERL_PLATFORM=cpu`` alone: the head node o
 detecting a CPU would be a guess. Ray counts ranks as resource "GPU" because verl's worker pools ask for that name.
 """
 
+import logging
 import os
 from contextlib import nullcontext
 from types import ModuleType
@@ -26,6 +27,8 @@ from typing import Any
 import psutil
 import torch
 from verl.plugin.platform.platform_base import PlatformBase
+
+logger = logging.getLogger(__name__)
 
 
 class CpuDevice(ModuleType):
@@ -145,5 +148,7 @@ class CpuPlatform(PlatformBase):
 
 def register(platform_manager: ModuleType) -> None:
     """Add the platform under the name ``cpu``, unless verl has one of its own."""
-    if platform_manager.PlatformRegistry.get("cpu") is None:
-        platform_manager.PlatformRegistry.register(platform="cpu")(CpuPlatform)
+    if platform_manager.PlatformRegistry.get("cpu"):
+        logger.debug("verl has a platform cpu itself")
+        return
+    platform_manager.PlatformRegistry.register(platform="cpu")(CpuPlatform)
