@@ -25,7 +25,8 @@ from verl_redit.demo import run
 from verl_redit.demo.run import Arm, DemoError, Sizes
 
 SIZES = Sizes(steps=3, prompts=4, rollouts=2, ranks=1, seed=7, warm_steps=1, problems=8)
-SLEEPING_CHILD = "import subprocess, sys; subprocess.Popen(['sleep', '60'], start_new_session=True)"
+SLEEP = ["sleep", "60.25"]  # no other program on the machine sleeps as long
+SLEEPING_CHILD = f"import subprocess, sys; subprocess.Popen({SLEEP}, start_new_session=True)"
 
 
 def train(folder, code):
@@ -33,7 +34,7 @@ def train(folder, code):
 
 
 def sleepers() -> set[int]:
-    return {process.pid for process in psutil.process_iter() if process.name() == "sleep"}
+    return {process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == SLEEP}
 
 
 def test_the_arms_differ_by_their_overrides_alone(tmp_path):
