@@ -69,8 +69,6 @@ def unsuccessful(folder: Path, files: list[str]) -> dict[str, int]:
     """Run test files in a copy; file -> how many of its tests do not pass."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "VERL_USE_EXTERNAL_PLUGINS": "none"}
     environment.pop("VERL_PLATFORM", None)  # the suite's platform is a plugin's
-    # some of verl's tests say ray.init(num_cpus=100), for which Ray would start as many processes ahead
-    environment["RAY_prestart_worker_first_driver"] = "0"
     report = folder / "report.xml"
     subprocess.run(
         [
@@ -137,6 +135,8 @@ def test_verls_own_tests_around_what_is_touched_pass_with_all_patches(patched):
         for file in importlib.metadata.files("verl") or []
         if any(folder.is_relative_to(file.parent) for folder in folders) and file.parts[1:-1]
         and (file.name.endswith("_on_cpu.py") or file.name == "test_platform_abstraction.py")
+        # each starts clusters of 100 processors, which takes minutes
+        and "ray.init" not in file.read_text()
     ]  # fmt: skip
     for file in shipped:
         (patched / file).parent.mkdir(parents=True, exist_ok=True)
