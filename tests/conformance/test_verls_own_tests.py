@@ -54,13 +54,14 @@ def outcomes(shipped, tmp_path_factory) -> dict[bool, dict[str, str]]:
             "-q", "-p", "no:cacheprovider", "-c", os.devnull, "-o", "asyncio_default_fixture_loop_scope=function",
             f"--rootdir={root}", f"--junitxml={folder / f'{loaded}.xml'}",
         ]  # fmt: skip
-        # side by side, as most of the time is spent waiting for Ray
+        # side by side
         runs[loaded] = subprocess.Popen(
             [sys.executable, "-c", RUN, str(loaded), *arguments, *map(str, shipped)],
             cwd=root, env=environment, stdout=(folder / f"{loaded}.txt").open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
-    for loaded, run in runs.items():
-        assert run.wait() in (0, 1), (folder / f"{loaded}.txt").read_text()[-8000:]
+    codes = {loaded: run.wait() for loaded, run in runs.items()}
+    for loaded, code in codes.items():
+        assert code in (0, 1), (folder / f"{loaded}.txt").read_text()[-8000:]
     return {loaded: _read(folder / f"{loaded}.xml") for loaded in runs}
 
 
