@@ -14,7 +14,7 @@
 
 """ReDit's claims in the lab: arms × regimes × updates a step × seeds, as `PLAN.md` has laid them down.
 
-python -m recipes.lab.redit run --out DIR       # both processors; what is done is not done again
+python -m recipes.lab.redit run --out DIR       # what is done is not done again
 python -m recipes.lab.redit report --out DIR    # tables, figures and results.json; also of a grid that is half done
 """
 
