@@ -30,6 +30,7 @@ from verl_redit.paft.config import Grid
 
 SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=1, seed=0, warm_steps=80, problems=256)
 STD = 0.1
+CLOSED = "trainer.v1.trainer_mode=redit_sync"
 GRID = Grid(items=4, templates=5)
 POOL_SETTINGS = [
     "paft.pool=gsm8k",
@@ -71,20 +72,6 @@ def train(workspace) -> Callable[..., Path]:
         return folder
 
     return to_the_end
-
-
-@pytest.fixture(scope="session")
-def suite(train, tmp_path_factory) -> Path:
-    """All three plugins in the closed loop. Adaptive weights follow raw rewards while the gradient sees dithered ones;
-    gates on layers are learned and applied in the four updates of two steps, so that rollouts of the second see them,
-    and two layers go on, whatever so short a search says. The rate makes the first gates large enough to be seen."""
-    return train(
-        tmp_path_factory.mktemp("suite") / "run", "trainer.v1.trainer_mode=redit_sync",
-        "+paft=adaptive", *POOL_SETTINGS, "+flexora=one_run", "flexora.method=first_order",
-        "flexora.apply=true", "flexora.search_steps=4", "flexora.k=2", "flexora.accept_noise=true", *TWO_UPDATES,
-        ADAPTERS, "actor_rollout_ref.actor.optim.lr=5e-3", "trainer.save_freq=1",
-        "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +126,9 @@ def metrics_of(folder: Path) -> dict[int, dict[str, float]]:
     """Step -> metrics, from verl's file logger."""
     entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return {entry["step"]: entry["data"] for entry in entries}
+
+
+def same_log_probs(folder: Path) -> bool:
+    """Whether the actor and vLLM agree in each step; B is zero in the first, and after a switch in the next."""
+    steps = {step: of for step, of in metrics_of(folder).items() if "training/rollout_probs_diff_max" in of}
+    return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-5 for of in steps.values())

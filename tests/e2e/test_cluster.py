@@ -14,6 +14,8 @@
 
 """Two Ray nodes on one machine: the plugin is there on both, because the package is, without any setting."""
 
+import tempfile
+
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -25,13 +27,16 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def two_nodes():
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield [node["NodeID"] for node in ray.nodes()]
-    ray.shutdown()
-    cluster.shutdown()
+def two_nodes(monkeypatch):
+    # Ray leaves a cluster's address in its folder for any run that starts later, and tests run beside this one
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield [node["NodeID"] for node in ray.nodes()]
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def test_both_nodes_load_the_plugin_and_register_every_name(two_nodes):

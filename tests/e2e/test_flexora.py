@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Flexora through verl's entry points: a search, a run on what it chose, and both in one run; RL and supervised."""
+"""Flexora through verl's entry points: a supervised search, and both trainers on what it chose."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.conftest import ADAPTERS, TWO_UPDATES, metrics_of
+from tests.e2e.conftest import ADAPTERS, TWO_UPDATES, same_log_probs
 from verl_redit.flexora.layers import layer_of, lora_factor
-from verl_redit.flexora.record import read
 from verl_redit.flexora.selection import load
 
 pytestmark = pytest.mark.e2e
@@ -33,30 +32,6 @@ def trained_layers(checkpoint: Path) -> set[str]:
     shard = next(checkpoint.glob("model_world_size_*_rank_0.pt"))
     names = torch.load(shard, weights_only=False, map_location="cpu")
     return {layer_of(factor[0]) for name in names if (factor := lora_factor(name))}
-
-
-def same_log_probs(folder: Path) -> bool:
-    """Whether the actor and vLLM agree in each step; B is zero in the first, and after a switch in the next."""
-    steps = {step: of for step, of in metrics_of(folder).items() if "training/rollout_probs_diff_max" in of}
-    return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-5 for of in steps.values())
-
-
-def test_one_run_searches_and_goes_on_with_the_chosen_layers(suite):
-    record = read(suite / "checkpoints/flexora/record.jsonl")
-    assert len(record.steps) == 4
-    assert metrics_of(suite)[1]["actor/flexora/step"] == 1.5  # the mean over the step's two mini-batches
-    chosen = {unit.name for unit in load(suite / "checkpoints/flexora/selection.json").chosen}
-    assert len(chosen) == 2 and chosen < record.units.keys()
-    weights = torch.load(
-        next((suite / "checkpoints/global_step_3/actor").glob("model_world_size_*_rank_0.pt")), weights_only=False
-    )
-    of_layer: dict[str, bool] = {}
-    for name, value in weights.items():
-        if (factor := lora_factor(name)) and factor[1] == "B":
-            local = value.to_local() if hasattr(value, "to_local") else value
-            of_layer[layer_of(factor[0])] = of_layer.get(layer_of(factor[0]), False) or bool(local.any())
-    assert {layer for layer, moved in of_layer.items() if moved} == chosen
-    assert same_log_probs(suite)
 
 
 def losses(folder: Path) -> list[float]:

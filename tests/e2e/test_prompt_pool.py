@@ -110,25 +110,3 @@ def test_the_report_is_made_from_the_validation(trained, tmp_path):
     [run] = json.loads(result.stdout)["runs"]
     assert run["overall"]["mean"]["value"] == pytest.approx(sum(row["acc"] for row in rows) / len(rows))
     assert (tmp_path / "report.html").is_file()
-
-
-def test_the_closed_loop_logs_what_the_policy_saw(suite):
-    for step in (1, 2):
-        logged, rows = metrics_of(suite)[step], rows_of(suite / "rollouts" / f"{step}.jsonl")
-        groups = templates_of(suite / "rollouts" / f"{step}.jsonl")
-        assert logged["paft/templates"] == len({id for templates in groups.values() for id in templates})
-        of_template = defaultdict(list)
-        for row in rows:
-            [template] = groups[row["uid"].split("_")[0]]
-            of_template[template].append(row["score"])
-        means = [sum(scores) / len(scores) for scores in of_template.values()]
-        assert logged["paft/accuracy/mean"] == pytest.approx(sum(means) / len(means), abs=1e-6)
-        assert logged["redit/effective_std"] > 0
-
-
-def test_the_weights_are_in_the_checkpoint(suite):
-    state = json.loads((suite / "checkpoints" / "global_step_2" / "verl_redit.json").read_text())
-    assert state.keys() == {"redit", "paft"}
-    learned = state["paft"]["learned"]
-    assert sum(learned["groups"]) == 2 * SIZES.prompts
-    assert len(learned["items"]) == 2 * SIZES.prompts
