@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""GSM8K, MATH or Geometry3K to verl's parquet schema, from local files: no network.
+"""GSM8K, MATH or Geometry3K to verl's parquet schemas, from local files: no network.
 
     python recipes/prepare.py gsm8k --source DIR --out DIR
     python recipes/prepare.py math --source DIR --out DIR
@@ -22,7 +22,8 @@ DIR holds ``train.jsonl`` and ``test.jsonl``, or parquet files whose names begin
 data sets are published: GSM8K with ``question`` and ``answer`` (the final number after ``####``), MATH with
 ``problem``, ``solution`` (the final answer boxed), ``level`` and ``type``, Geometry3K with ``problem``, ``answer`` and
 ``images``. Prompts are those of verl's own preprocessing, so that verl's scorers and published numbers apply; the raw
-question is in ``extra_info``.
+question is in ``extra_info``. GSM8K and MATH, which have worked solutions, also come as conversations for verl's
+supervised trainers (``train_conversations.parquet``).
 """
 
 import json
@@ -133,17 +134,27 @@ def read(dataset: Dataset, source: Path, split: str) -> list[dict[str, Any]]:
     return rows
 
 
+def conversation(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for verl's supervised trainers: its prompt, answered by its worked solution."""
+    reply = {"role": "assistant", "content": row["extra_info"]["answer"]}
+    return {"data_source": row["data_source"], "messages": [*row["prompt"], reply], "extra_info": row["extra_info"]}
+
+
 def main(
     dataset: Annotated[Dataset, typer.Argument(help="What the files are.")],
     source: Annotated[Path, typer.Option(help="Folder with the data set's files.", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(help="Folder for train.parquet and test.parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder for train.parquet, test.parquet and conversations.")],
 ) -> None:
-    """Convert a data set to verl's parquet schema."""
+    """Convert a data set to verl's parquet schemas."""
     out.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         rows = read(dataset, source, split)
-        pq.write_table(pa.Table.from_pylist(rows), out / f"{split}.parquet")
-        print(f"{out / split}.parquet: {len(rows)} rows")
+        written = {split: rows}
+        if dataset != Dataset.geometry3k:
+            written[f"{split}_conversations"] = [conversation(row) for row in rows]
+        for name, table in written.items():
+            pq.write_table(pa.Table.from_pylist(table), out / f"{name}.parquet")
+            print(f"{out / name}.parquet: {len(rows)} rows")
 
 
 if __name__ == "__main__":

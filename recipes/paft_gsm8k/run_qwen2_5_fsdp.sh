@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# GRPO with LoRA on GSM8K, every prompt rendered with a template of a pool, on one GPU.
+# GRPO with LoRA on GSM8K, every prompt rendered with a template of a pool, on one GPU. Hyper-parameters:
+# config/paft_gsm8k.yaml.
 #
-#   bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh                       # Qwen2.5-0.5B-Instruct
-#   POLICY=static bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh         # one template for each question, for ever
-#   POLICY=fixed bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh          # the control: one template for all
+#   bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh                          # Qwen2.5-0.5B-Instruct
+#   POLICY=static bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh            # one template for each question, for ever
+#   POLICY=fixed bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh             # the control: one template for all
 #   bash recipes/paft_gsm8k/run_qwen2_5_fsdp.sh trainer.total_epochs=3   # any verl override at the end
 
 set -xeuo pipefail
@@ -29,15 +30,15 @@ fi
 python3 -m verl.trainer.main_ppo \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name paft_gsm8k \
-    "paft=$POLICY" \
+    paft="$POLICY" \
     paft.pool="$POOL" \
     paft.seed="$SEED" \
     data.seed="$SEED" \
     data.train_files="$DATA_DIR/train.parquet" \
     data.val_files="$DATA_DIR/test.parquet" \
     actor_rollout_ref.model.path="$MODEL_PATH" \
-    trainer.v1.trainer_mode="$MODE" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
+    trainer.v1.trainer_mode="$MODE" \
     trainer.default_local_dir="$OUTPUT_DIR/$POLICY" \
     trainer.validation_data_dir="$OUTPUT_DIR/$POLICY/validation" \
     "$@"

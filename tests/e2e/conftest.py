@@ -21,11 +21,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from rich.console import Console
 from verl.utils.reward_score import default_compute_score
 
 from verl_redit.demo import run, supervised, task
 from verl_redit.demo.run import Arm, Sizes
+from verl_redit.flexora.layers import layer_of, lora_factor
 from verl_redit.paft.config import Grid
 
 SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=1, seed=0, warm_steps=80, problems=256)
@@ -132,3 +134,10 @@ def same_log_probs(folder: Path) -> bool:
     """Whether the actor and vLLM agree in each step; B is zero in the first, and after a switch in the next."""
     steps = {step: of for step, of in metrics_of(folder).items() if "training/rollout_probs_diff_max" in of}
     return len(steps) > 1 and all(of["training/rollout_probs_diff_max"] < 1e-5 for of in steps.values())
+
+
+def trained_layers(checkpoint: Path) -> set[str]:
+    """Layers with LoRA in an FSDP checkpoint of verl's."""
+    shard = next(checkpoint.glob("model_world_size_*_rank_0.pt"))
+    names = torch.load(shard, weights_only=False, map_location="cpu")
+    return {layer_of(factor[0]) for name in names if (factor := lora_factor(name))}

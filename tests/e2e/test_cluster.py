@@ -21,6 +21,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tests.e2e.conftest import SIZES, metrics_of, noise_of
 from verl_redit.doctor import _all_plugin_checks
 
 pytestmark = pytest.mark.e2e
@@ -28,22 +29,40 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def two_nodes(monkeypatch):
+    """A cluster of two nodes, one "GPU" on each."""
     # Ray leaves a cluster's address in its folder for any run that starts later, and tests run beside this one
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False)
-        yield [node["NodeID"] for node in ray.nodes()]
-        ray.shutdown()
+        node = {"num_cpus": 8, "num_gpus": 1}
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        cluster.add_node(**node)
+        yield cluster
         cluster.shutdown()
 
 
 def test_both_nodes_load_the_plugin_and_register_every_name(two_nodes):
-    assert len(two_nodes) == 2
+    ray.init(address=two_nodes.address, log_to_driver=False)
+    nodes = [node["NodeID"] for node in ray.nodes()]
+    assert len(nodes) == 2
     look = ray.remote(_all_plugin_checks)
-    for node in two_nodes:
-        strategy = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        checks = ray.get(look.options(scheduling_strategy=strategy).remote(node))
-        assert {check.name for check in checks} >= {"entry point", "loaded by verl", "reward manager", "config groups"}
-        assert [check for check in checks if not check.ok] == []
+    try:
+        for node in nodes:
+            strategy = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+            checks = ray.get(look.options(scheduling_strategy=strategy).remote(node))
+            names = {"entry point", "loaded by verl", "reward manager", "config groups"}
+            assert {check.name for check in checks} >= names
+            assert [check for check in checks if not check.ok] == []
+    finally:
+        ray.shutdown()
+
+
+def test_the_recipes_command_trains_on_both(two_nodes, train, rows_of_question, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", two_nodes.address)
+    folder = train(
+        tmp_path / "run", "trainer.nnodes=2", "ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null",
+        "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
+    )  # fmt: skip
+    assert list(metrics_of(folder)) == [1, 2]
+    assert len(list((folder / "checkpoints/global_step_2/actor").glob("model_world_size_2_rank_*.pt"))) == 2
+    noise = noise_of(folder / "rollouts/2.jsonl", rows_of_question)
+    assert len({round(added, 6) for added in noise.values()}) == SIZES.prompts * SIZES.rollouts

@@ -18,20 +18,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.e2e.conftest import ADAPTERS, TWO_UPDATES, same_log_probs
-from verl_redit.flexora.layers import layer_of, lora_factor
+from tests.e2e.conftest import ADAPTERS, TWO_UPDATES, same_log_probs, trained_layers
 from verl_redit.flexora.selection import load
 
 pytestmark = pytest.mark.e2e
-
-
-def trained_layers(checkpoint: Path) -> set[str]:
-    """Layers with LoRA in an FSDP checkpoint of verl's."""
-    shard = next(checkpoint.glob("model_world_size_*_rank_0.pt"))
-    names = torch.load(shard, weights_only=False, map_location="cpu")
-    return {layer_of(factor[0]) for name in names if (factor := lora_factor(name))}
 
 
 def losses(folder: Path) -> list[float]:

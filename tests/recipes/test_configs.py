@@ -14,11 +14,15 @@
 
 """Recipes' configurations compose with verl's own tools."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import verl  # noqa: F401  loads the plugin
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -28,9 +32,25 @@ CONFIGS = sorted(RECIPES.glob("*/config/*.yaml"))
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_it_composes_and_verls_dataclasses_take_it(file):
     with initialize_config_dir(str(file.parent), version_base=None):
-        config = compose(file.stem, ["actor_rollout_ref.model.path=model", "trainer.default_local_dir=out"])
+        config = compose(file.stem, ["trainer.default_local_dir=out"])
     assert config.trainer.project_name == file.stem
-    assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).optim.lr == config.actor_rollout_ref.actor.optim.lr
+    supervised = "actor_rollout_ref" not in config
+    optim = config.optim if supervised else config.actor_rollout_ref.actor.optim
+    assert omega_conf_to_dataclass(optim).lr == optim.lr
+    recipe = {"redit", "paft", "flexora"} & set(file.stem.split("_"))
+    assert all(name in config for name in recipe)
+
+
+@pytest.mark.parametrize(("redit", "manager"), [("gaussian", "redit"), ("none", "naive")])
+def test_the_script_that_no_test_runs_composes(redit, manager):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "REDIT": redit}
+    script = RECIPES / "redit_geo3k/run_qwen2_5_vl_fsdp.sh"
+    shown = subprocess.run(
+        ["bash", script, "--cfg", "job"], env=environment, capture_output=True, text=True, check=True
+    )
+    config = OmegaConf.create(shown.stdout)
+    assert config.reward.reward_manager.name == manager and ("redit" in config) == (redit != "none")
+    assert config.actor_rollout_ref.model.exclude_modules == ".*visual.*" and config.data.image_key == "images"
 
 
 @pytest.mark.parametrize("policy", ["adaptive", "block", "cycle", "fixed", "static", "stratified", "uniform"])

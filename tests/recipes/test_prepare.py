@@ -47,6 +47,11 @@ def test_the_real_files_convert_and_verls_scorer_accepts_every_published_answer(
             assert (info["split"], info["index"]) == (split, index)
             assert row["prompt"][0]["content"].startswith(info["question"])
             assert default_compute_score(row["data_source"], info["answer"], row["reward_model"]["ground_truth"]) == 1
+        for row, taught in zip(
+            rows, pq.read_table(tmp_path / f"{split}_conversations.parquet").to_pylist(), strict=True
+        ):
+            assert taught["messages"][:-1] == row["prompt"] and taught["extra_info"] == row["extra_info"]
+            assert taught["messages"][-1] == {"role": "assistant", "content": row["extra_info"]["answer"]}
 
 
 def test_math_from_lines_and_from_tables(tmp_path):
@@ -71,6 +76,7 @@ def test_geometry3k_keeps_its_images_through_the_file(tmp_path):
     assert row["prompt"][0]["content"].startswith("<image>Find $x$. You FIRST")
     assert row["extra_info"]["question"] == entry["problem"] and row["reward_model"]["ground_truth"] == "3"
     assert Image.open(io.BytesIO(row["images"][0]["bytes"])).size == (4, 4)
+    assert not (tmp_path / "out" / "train_conversations.parquet").exists()  # there are no solutions to teach
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,10 @@ def train(model: Path, rows: Path, folder: Path, *overrides: str, ranks: int) ->
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}",
-        "-m", "verl.trainer.sft_trainer", f"data.train_files={rows}", f"model.path={model}",
-        "data.num_workers=0", "model.use_remove_padding=false", "+model.override_config.attn_implementation=sdpa",
-        "engine.strategy=fsdp2", "engine.use_torch_compile=false", "optim.lr=1e-3",
+        "-m", "verl.trainer.sft_trainer", "+host=cpu_sft", f"trainer.n_gpus_per_node={ranks}",
+        f"data.train_files={rows}", f"model.path={model}", "optim.lr=1e-3",
         f"trainer.default_local_dir={folder / 'checkpoints'}", "trainer.logger=[console,file]",
-        "trainer.device=cpu", f"trainer.n_gpus_per_node={ranks}", f"hydra.run.dir={folder / 'hydra'}", *overrides,
+        f"hydra.run.dir={folder / 'hydra'}", *overrides,
     ]  # fmt: skip
     log = folder / "log.txt"
     settings = run.environment(ranks, folder / "metrics.jsonl")

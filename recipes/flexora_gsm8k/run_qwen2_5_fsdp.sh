@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# GRPO with LoRA on GSM8K, on the layers that deserve it, on one GPU. Hyper-parameters: config/flexora_gsm8k.yaml.
+#
+#   bash recipes/flexora_gsm8k/run_qwen2_5_fsdp.sh                       # search, then go on, in one run
+#   FLEXORA=search bash recipes/flexora_gsm8k/run_qwen2_5_fsdp.sh trainer.total_epochs=1     # two runs: search …
+#   FLEXORA=selected bash recipes/flexora_gsm8k/run_qwen2_5_fsdp.sh                          # … and train on its choice
+
+set -xeuo pipefail
+
+############################# user settings #############################
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
+DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
+OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/flexora_gsm8k}
+# one_run, or search and then selected
+FLEXORA=${FLEXORA:-one_run}
+# what FLEXORA=selected trains on
+SELECTION=${SELECTION:-$OUTPUT_DIR/search/flexora/selection.json}
+NUM_GPUS=${NUM_GPUS:-1}
+SEED=${SEED:-0}
+#########################################################################
+
+python3 -m verl.trainer.main_ppo \
+    --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
+    --config-name flexora_gsm8k \
+    flexora="$FLEXORA" \
+    flexora.seed="$SEED" \
+    flexora.selection="$SELECTION" \
+    data.seed="$SEED" \
+    data.train_files="$DATA_DIR/train.parquet" \
+    data.val_files="$DATA_DIR/test.parquet" \
+    actor_rollout_ref.model.path="$MODEL_PATH" \
+    trainer.n_gpus_per_node="$NUM_GPUS" \
+    trainer.default_local_dir="$OUTPUT_DIR/$FLEXORA" \
+    "$@"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Supervised fine-tuning with LoRA on GSM8K, on the layers that deserve it, on one GPU. Hyper-parameters:
+# config/flexora_sft.yaml.
+#
+#   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh                         # search, then go on, in one run
+#   FLEXORA=search bash recipes/flexora_sft/run_qwen2_5_fsdp.sh trainer.total_epochs=1       # two runs: search …
+#   FLEXORA=selected bash recipes/flexora_sft/run_qwen2_5_fsdp.sh                            # … and train on its choice
+#   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh flexora.method=unrolled                     # the paper's scores
+
+set -xeuo pipefail
+
+############################# user settings #############################
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
+DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
+OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/flexora_sft}
+# one_run, or search and then selected
+FLEXORA=${FLEXORA:-one_run}
+# what FLEXORA=selected trains on
+SELECTION=${SELECTION:-$OUTPUT_DIR/search/flexora/selection.json}
+NUM_GPUS=${NUM_GPUS:-1}
+SEED=${SEED:-0}
+#########################################################################
+
+torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
+    --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
+    --config-name flexora_sft \
+    flexora="sft_$FLEXORA" \
+    flexora.seed="$SEED" \
+    flexora.selection="$SELECTION" \
+    data.train_files="$DATA_DIR/train_conversations.parquet" \
+    data.val_files="$DATA_DIR/test_conversations.parquet" \
+    model.path="$MODEL_PATH" \
+    trainer.seed="$SEED" \
+    trainer.n_gpus_per_node="$NUM_GPUS" \
+    trainer.default_local_dir="$OUTPUT_DIR/$FLEXORA" \
+    "$@"

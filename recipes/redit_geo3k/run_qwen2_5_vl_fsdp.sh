@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# GRPO with LoRA on Geometry3K, with reward dithering, on one GPU. Hyper-parameters: config/redit_geo3k.yaml.
+#
+#   bash recipes/redit_geo3k/run_qwen2_5_vl_fsdp.sh                        # Qwen2.5-VL-3B-Instruct
+#   REDIT=none bash recipes/redit_geo3k/run_qwen2_5_vl_fsdp.sh             # the same run without dithering
+#   bash recipes/redit_geo3k/run_qwen2_5_vl_fsdp.sh redit.std=0.0577       # any verl override at the end
+
+set -xeuo pipefail
+
+############################# user settings #############################
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-VL-3B-Instruct}
+DATA_DIR=${DATA_DIR:-$HOME/data/geometry3k}
+OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/redit_geo3k}
+# gaussian, uniform, or none
+REDIT=${REDIT:-gaussian}
+NUM_GPUS=${NUM_GPUS:-1}
+SEED=${SEED:-0}
+#########################################################################
+
+DITHERING=(redit="$REDIT" redit.seed="$SEED")
+if [ "$REDIT" = none ]; then
+    DITHERING=("~redit")
+fi
+
+python3 -m verl.trainer.main_ppo \
+    --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
+    --config-name redit_geo3k \
+    "${DITHERING[@]}" \
+    data.seed="$SEED" \
+    data.train_files="$DATA_DIR/train.parquet" \
+    data.val_files="$DATA_DIR/test.parquet" \
+    actor_rollout_ref.model.path="$MODEL_PATH" \
+    trainer.n_gpus_per_node="$NUM_GPUS" \
+    trainer.experiment_name="$REDIT" \
+    trainer.default_local_dir="$OUTPUT_DIR/$REDIT" \
+    trainer.validation_data_dir="$OUTPUT_DIR/$REDIT/validation" \
+    "$@"

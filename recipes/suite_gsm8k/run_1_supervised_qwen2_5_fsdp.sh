@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# First stage: supervised fine-tuning with LoRA on GSM8K, with a prompt pool and a search for the layers; the result is
+# merged into a model for the second stage. Hyper-parameters: config/suite_gsm8k_sft.yaml.
+#
+#   bash recipes/suite_gsm8k/run_1_supervised_qwen2_5_fsdp.sh            # Qwen2.5-0.5B-Instruct
+#   bash recipes/suite_gsm8k/run_2_grpo_qwen2_5_fsdp.sh
+
+set -xeuo pipefail
+
+############################# user settings #############################
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
+DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
+OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/suite_gsm8k}
+# a bundled pool or a file of your own, the same in both stages
+POOL=${POOL:-gsm8k}
+NUM_GPUS=${NUM_GPUS:-1}
+SEED=${SEED:-0}
+#########################################################################
+
+torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
+    --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
+    --config-name suite_gsm8k_sft \
+    paft.pool="$POOL" \
+    paft.seed="$SEED" \
+    flexora.seed="$SEED" \
+    data.train_files="$DATA_DIR/train_conversations.parquet" \
+    data.val_files="$DATA_DIR/test_conversations.parquet" \
+    model.path="$MODEL_PATH" \
+    trainer.seed="$SEED" \
+    trainer.n_gpus_per_node="$NUM_GPUS" \
+    trainer.default_local_dir="$OUTPUT_DIR/supervised" \
+    "$@"
+
+STEP=$(cat "$OUTPUT_DIR/supervised/latest_checkpointed_iteration.txt")
+verl-redit flexora export "$OUTPUT_DIR/supervised/global_step_$STEP" --base-model "$MODEL_PATH" --out "$OUTPUT_DIR/adapter"
+python3 "$(dirname "${BASH_SOURCE[0]}")/merge.py" "$OUTPUT_DIR/adapter" "$OUTPUT_DIR/model"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Second stage: GRPO with LoRA on GSM8K with the same pool, the same layers, and dithering in the closed loop.
+# Hyper-parameters: config/suite_gsm8k.yaml.
+#
+#   bash recipes/suite_gsm8k/run_1_supervised_qwen2_5_fsdp.sh
+#   bash recipes/suite_gsm8k/run_2_grpo_qwen2_5_fsdp.sh
+
+set -xeuo pipefail
+
+############################# user settings #############################
+DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
+OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/suite_gsm8k}
+# what the first stage wrote
+MODEL_PATH=${MODEL_PATH:-$OUTPUT_DIR/model}
+SELECTION=${SELECTION:-$OUTPUT_DIR/supervised/flexora/selection.json}
+# a bundled pool or a file of your own, the same in both stages
+POOL=${POOL:-gsm8k}
+NUM_GPUS=${NUM_GPUS:-1}
+SEED=${SEED:-0}
+#########################################################################
+
+python3 -m verl.trainer.main_ppo \
+    --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
+    --config-name suite_gsm8k \
+    redit.seed="$SEED" \
+    paft.pool="$POOL" \
+    paft.seed="$SEED" \
+    flexora.selection="$SELECTION" \
+    data.seed="$SEED" \
+    data.train_files="$DATA_DIR/train.parquet" \
+    data.val_files="$DATA_DIR/test.parquet" \
+    actor_rollout_ref.model.path="$MODEL_PATH" \
+    trainer.n_gpus_per_node="$NUM_GPUS" \
+    trainer.default_local_dir="$OUTPUT_DIR/grpo" \
+    trainer.validation_data_dir="$OUTPUT_DIR/grpo/validation" \
+    "$@"
