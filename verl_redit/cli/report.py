@@ -21,14 +21,59 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
-app = typer.Typer(no_args_is_help=True, help="Reports on runs.", pretty_exceptions_enable=False)
+from verl_redit.cli.output import told
+
+
+class _RunsUnlessNamed(TyperGroup):
+    """``report DIR…`` is ``report runs DIR…``."""
+
+    def parse_args(self, ctx, args):
+        if args and args[0] not in {*self.commands, "--help"}:
+            args = ["runs", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_RunsUnlessNamed, no_args_is_help=True, help="Reports on runs.", pretty_exceptions_enable=False)
 console = Console()
 
 
 @app.callback()
 def _commands() -> None:
-    """Reports on runs, from the files that verl wrote."""
+    """Reports on runs, from the files that verl wrote. `report DIR…` compares them by their logs."""
+
+
+@app.command()
+def runs(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR", exists=True, help="An arm: each log below is a run of it, a seed. The first is the base."
+        ),
+    ],
+    metric: Annotated[
+        str | None, typer.Option(help="What is compared; without it, validation accuracy, or else reward or loss.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="For steps to target; without it, the base's value.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Without it, the last that all runs have.")] = None,
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for the page, curves.png and summary.json.")
+    ] = Path("runs-report"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
+) -> None:
+    """Compare runs by the logs of verl's file logger; they may still be going, or have crashed."""
+    from verl_redit.comparison import figures, logs, page
+
+    with told(logs.LogError):
+        arms = logs.read_arms(folders)
+        comparison = figures.compare(arms, metric, target, step)
+    path = page.write_page(comparison, arms, out)
+    if as_json:
+        sys.stdout.write(page.as_json(comparison) + "\n")
+    else:
+        page.print_comparison(comparison, console)
+        console.print(f"page: {escape(str(path))}", soft_wrap=True)
 
 
 @app.command()

@@ -1,0 +1,139 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`verl-redit report DIR…`: logs of verl's own file logger to curves, a table, JSON and a page."""
+
+import json
+
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+from verl.utils.tracking import FileLogger
+
+from verl_redit.cli import app
+from verl_redit.comparison.figures import compare
+from verl_redit.comparison.logs import LogError, read_arms
+
+ACCURACY = "val-core/openai/gsm8k/acc/mean@2"
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    """Write a run's log with verl's logger."""
+
+    def write(place, accuracies, name=ACCURACY, **more):
+        file = tmp_path / place / "metrics.jsonl"
+        file.parent.mkdir(parents=True)
+        monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(file))
+        logger = FileLogger("project", "experiment")
+        for step, accuracy in enumerate(accuracies):
+            logger.log({name: accuracy, "timing_s/step": 2.0, **more}, step)
+        logger.finish()
+        return file
+
+    return write
+
+
+def test_arms_are_compared_over_their_seeds(log, tmp_path):
+    ends = {"grpo": [0.30, 0.40, 0.35], "redit": [0.50, 0.60, 0.70]}
+    for arm, of_arm in ends.items():
+        for seed, end in enumerate(of_arm):
+            log(f"{arm}/{seed}", [end * step / 19 for step in range(20)])
+    found = compare(read_arms([tmp_path / "grpo", tmp_path / "redit"]))
+    assert (found.metric, found.step, found.notes) == ("validation accuracy", 19, [])
+    of_five = [sum(range(15, 20)) / 5 / 19 * end for end in ends["redit"]]
+    mean = sum(of_five) / 3
+    assert found.arms["redit"].value.mean == pytest.approx(mean)
+    low, high = stats.t.interval(0.95, 2, mean, stats.sem(of_five))
+    assert (found.arms["redit"].value.low, found.arms["redit"].value.high) == pytest.approx((low, high))
+    assert found.arms["grpo"].difference is None
+    assert found.arms["redit"].difference.mean == pytest.approx(mean - found.arms["grpo"].value.mean)
+    assert 0 < found.arms["redit"].difference.low < found.arms["redit"].difference.high
+    assert found.target == found.arms["grpo"].value.mean
+    assert found.arms["redit"].arrived == 3 and max(found.arms["redit"].steps_to_target) < 19
+    assert found.arms["grpo"].arrived == 2  # the third run never has their mean
+    assert found.arms["grpo"].seconds_per_step == 2.0
+
+
+def test_runs_that_are_still_going_or_crashed_are_compared_where_all_have_been(log, tmp_path):
+    log("a/0", [0.1] * 30)
+    going = log("b/0", [0.2] * 10)
+    going.write_bytes(going.read_bytes() + b'{"step": 10, "da')
+    found = compare(read_arms([tmp_path / "a", tmp_path / "b"]))
+    assert found.step == 9 and found.arms["b"].difference.mean == pytest.approx(0.1)
+    assert found.arms["b"].value.low is None  # one run has no interval
+    assert any("last line was cut off" in note for note in found.notes)
+    assert any(f"{going} ends at step 9, others go on to 29" in note for note in found.notes)
+
+
+def test_losses_are_better_when_lower(log, tmp_path):
+    log("a", [4.0, 3.0, 2.0, 1.0], name="val/loss")
+    found = compare(read_arms([tmp_path / "a"]), target=3.0)
+    assert found.metric == "val/loss" and found.arms["a"].steps_to_target == [1]
+
+
+def test_a_value_that_is_not_finite_is_told(log, tmp_path):
+    log("a", [0.1, 0.2], **{"actor/grad_norm": float("nan")})
+    [note] = compare(read_arms([tmp_path / "a"])).notes
+    assert "actor/grad_norm is not finite at 2 steps" in note
+
+
+def test_dumps_beside_a_log_are_not_runs(log, tmp_path):
+    log("a", [0.1])
+    (tmp_path / "a" / "0.jsonl").write_text('{"input": "x", "score": 1.0, "step": 1}\n')
+    assert [len(runs) for runs in read_arms([tmp_path / "a"]).values()] == [1]
+
+
+def test_a_pool_s_validation_is_the_same_task_as_the_rows_own(log, tmp_path):
+    log("a", [0.1])
+    log("b", [0.1], name="val-core/openai/gsm8k/plain/acc/mean@2")
+    assert set(read_arms([tmp_path / "a", tmp_path / "b"])) == {"a", "b"}
+
+
+def test_what_cannot_be_compared_is_refused(log, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LogError, match="empty: no log of verl's file logger.*trainer.logger"):
+        read_arms([tmp_path / "empty"])
+    log("a", [0.1])
+    log("b", [0.1], name="val-core/math/acc/mean@2")
+    with pytest.raises(LogError, match="different tasks: .*a.*validates on openai/gsm8k, .*b.* on math"):
+        read_arms([tmp_path / "a", tmp_path / "b"])
+    log("other/a", [0.1])
+    with pytest.raises(LogError, match="an arm named a already"):
+        read_arms([tmp_path / "a", tmp_path / "other/a"])
+    broken = log("broken", [0.1, 0.2])
+    broken.write_text(broken.read_text().replace('{"step":1', '{"step:1'))
+    with pytest.raises(LogError, match="metrics.jsonl line 2: not a line"):
+        read_arms([tmp_path / "broken"])
+    with pytest.raises(LogError, match="no actor/grad_nrom"):
+        compare(read_arms([tmp_path / "a"]), metric="actor/grad_nrom")
+    with pytest.raises(LogError, match="--step 7: not all runs.*all have it at 0"):
+        compare(read_arms([tmp_path / "a"]), step=7)
+
+
+def test_the_command_writes_a_page_and_json(log, tmp_path):
+    log("a/0", [0.1, 0.2], **{"redit/tied_share": 0.5})
+    log("b/0", [0.3, 0.4])
+    command = ["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0 and "validation accuracy at step 1" in shown.output
+    printed = CliRunner().invoke(app, [*command, "--json"])
+    found = json.loads(printed.stdout)
+    assert found == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert found["arms"]["b"]["difference"]["mean"] == pytest.approx(0.2)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "data:image/png;base64" in page and str(tmp_path / "b/0/metrics.jsonl") in page
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+    refused = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--out", str(tmp_path / "out")])
+    assert refused.exit_code == 1 and "no log of verl's file logger" in refused.stderr

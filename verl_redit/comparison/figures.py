@@ -1,0 +1,192 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the arms of a comparison did, as figures: pure functions of their logs."""
+
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from verl_redit.comparison.logs import LogError, Run, is_validation, metrics_of
+from verl_redit.settings import nearest
+
+LEVEL = 0.95
+WINDOW = 5
+VALIDATION = "validation accuracy"
+FALLBACKS = ["val/loss", "critic/score/mean", "train/loss"]
+Points = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with both ends of its interval, which are None for a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """One arm.
+
+    Args:
+        runs: how many there are.
+        last_steps: the last step of each.
+        value: the metric at the step of the comparison, the mean of up to `WINDOW` points, over runs.
+        difference: of the value from the first arm's; None for the first arm itself.
+        arrived: how many runs reach the target.
+        steps_to_target: of each run that does.
+        seconds_per_step: median over all steps but the first; None if it is not logged.
+    """
+
+    runs: int
+    last_steps: list[int]
+    value: Interval
+    difference: Interval | None
+    arrived: int
+    steps_to_target: list[int]
+    seconds_per_step: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms at one step, the last that all of their runs have unless another was asked for."""
+
+    metric: str
+    step: int
+    target: float
+    arms: dict[str, ArmFigures]
+    notes: list[str]
+
+
+def compare(
+    arms: dict[str, list[Run]], metric: str | None = None, target: float | None = None, step: int | None = None
+) -> Comparison:
+    """Compare arms by one metric.
+
+    Args:
+        metric: a name in the logs, or "validation accuracy", the mean of verl's ``val-core/…/mean@N``. Without one, the
+            first of that, val/loss, critic/score/mean and train/loss that every run has. Losses are better when lower.
+        target: without one, the first arm's value.
+        step: without one, the last at which every run has the metric.
+
+    Raises:
+        LogError: a run does not have the metric, or no step that all have.
+    """
+    runs = [run for of_arm in arms.values() for run in of_arm]
+    metric = metric or _default_metric(runs)
+    curves = {name: [points(run, metric) for run in of_arm] for name, of_arm in arms.items()}
+    for run, curve in zip(runs, (curve for of_arm in curves.values() for curve in of_arm), strict=True):
+        if not curve:
+            raise LogError(f"{run.file}: no {metric}; {nearest(metric, sorted({VALIDATION, *metrics_of([run])}))}")
+    step = _common_step(runs, curves, step)
+    values = {name: [_value(curve, step) for curve in of_arm] for name, of_arm in curves.items()}
+    base = next(iter(values.values()))
+    goal = statistics.fmean(base) if target is None else target
+    lower = metric.endswith("loss")
+    found = {}
+    for name, of_arm in arms.items():
+        reached = [reached for curve in curves[name] if (reached := _steps_to(curve, goal, lower)) is not None]
+        found[name] = ArmFigures(
+            runs=len(of_arm),
+            last_steps=[max(run.steps) for run in of_arm],
+            value=mean_interval(values[name]),
+            difference=None if values[name] is base else _difference(values[name], base),
+            arrived=len(reached),
+            steps_to_target=reached,
+            seconds_per_step=_seconds(of_arm),
+        )
+    return Comparison(metric, step, goal, found, _notes(arms, step))
+
+
+def points(run: Run, metric: str) -> Points:
+    """(step, value) of a metric, in order; "validation accuracy" is the mean of all that verl logs at a step."""
+    found = []
+    for step, data in sorted(run.steps.items()):
+        names = [name for name in data if is_validation(name)] if metric == VALIDATION else [metric]
+        if names and names[0] in data:
+            found.append((step, statistics.fmean(data[name] for name in names)))
+    return found
+
+
+def mean_interval(values: list[float]) -> Interval:
+    """The mean, and its Student t interval over runs."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _difference(values: list[float], base: list[float]) -> Interval:
+    """Welch's interval of the difference of two means; runs of two arms are not taken as pairs."""
+    mean = statistics.fmean(values) - statistics.fmean(base)
+    if min(len(values), len(base)) < 2:
+        return Interval(mean, None, None)
+    if np.ptp(values) == np.ptp(base) == 0:
+        return Interval(mean, mean, mean)
+    low, high = stats.ttest_ind(values, base, equal_var=False).confidence_interval(LEVEL)
+    return Interval(mean, float(low), float(high))
+
+
+def _default_metric(runs: list[Run]) -> str:
+    for metric in (VALIDATION, *FALLBACKS):
+        if all(points(run, metric) for run in runs):
+            return metric
+    raise LogError(f"no metric of {VALIDATION}, {', '.join(FALLBACKS)} is in all runs; name one with --metric")
+
+
+def _common_step(runs: list[Run], curves: dict[str, list[Points]], step: int | None) -> int:
+    flat = [curve for of_arm in curves.values() for curve in of_arm]
+    common = set.intersection(*({at for at, _ in curve} for curve in flat))
+    if not common:
+        spans = [f"{run.file} has {curve[0][0]} to {curve[-1][0]}" for run, curve in zip(runs, flat, strict=True)]
+        raise LogError(f"no step at which all runs have the metric: {', '.join(spans)}")
+    if step is not None and step not in common:
+        raise LogError(f"--step {step}: not all runs have the metric there; all have it at {max(common)}")
+    return max(common) if step is None else step
+
+
+def _value(curve: Points, step: int) -> float:
+    """Mean of the last `WINDOW` points up to a step, or of half of them if there are fewer than twice as many."""
+    before = [value for at, value in curve if at <= step]
+    return statistics.fmean(before[-min(WINDOW, max(1, len(before) // 2)) :])
+
+
+def _steps_to(curve: Points, target: float, lower: bool) -> int | None:
+    """The first step whose value, as `_value` has it, reaches the target."""
+    for at, _ in curve:
+        value = _value(curve, at)
+        if value <= target if lower else value >= target:
+            return at
+    return None
+
+
+def _seconds(runs: list[Run]) -> float | None:
+    times = [value for run in runs for _, value in points(run, "timing_s/step")[1:]]
+    return statistics.median(times) if times else None
+
+
+def _notes(arms: dict[str, list[Run]], step: int) -> list[str]:
+    longest = max(max(run.steps) for runs in arms.values() for run in runs)
+    notes = [f"{run.file}: {note}." for runs in arms.values() for run in runs for note in run.notes]
+    return notes + [
+        f"{run.file} ends at step {max(run.steps)}, others go on to {longest}; all are compared at step {step}."
+        for runs in arms.values()
+        for run in runs
+        if max(run.steps) < longest
+    ]

@@ -1,0 +1,144 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Reads the logs of verl's ``file`` logger: lines of ``{"step": K, "data": {metric: value}}``."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class LogError(ValueError):
+    """Logs that cannot be compared; the message names the file, the line and the mend."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One log.
+
+    Args:
+        file: where it is.
+        steps: step -> metric -> value; a step that was logged twice has the later values.
+        notes: what a reader must know of it.
+    """
+
+    file: Path
+    steps: dict[int, dict[str, float]]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
+    """The runs of each arm, named after its folder; each log below a folder is one run, and a log is an arm of its own.
+
+    Raises:
+        LogError: a folder without a log, a line that is not verl's, two arms of one name, or runs of different tasks.
+    """
+    arms: dict[str, list[Run]] = {}
+    for folder in folders:
+        name = folder.resolve().name if folder.is_dir() else folder.stem
+        if name in arms:
+            raise LogError(f"{folder}: there is an arm named {name} already; give folders with different names")
+        arms[name] = _read_arm(folder)
+    _require_one_task(arms)
+    return arms
+
+
+def _read_arm(folder: Path) -> list[Run]:
+    files = sorted(folder.rglob("*.jsonl")) if folder.is_dir() else [folder]
+    runs = [run for file in files if _is_log(file) and (run := read_run(file)).steps]
+    if not runs:
+        raise LogError(
+            f"{folder}: no log of verl's file logger with a whole line in it; set trainer.logger=[console,file], and "
+            f"VERL_FILE_LOGGER_PATH to a .jsonl file in that folder"
+        )
+    return runs
+
+
+def _is_log(file: Path) -> bool:
+    """Whether the first line is verl's: dumps of rollouts and validations are .jsonl as well."""
+    with file.open("rb") as lines:
+        first = lines.readline()
+    try:
+        entry = json.loads(first)
+    except ValueError:
+        return first.startswith(b'{"step":')
+    return isinstance(entry, dict) and entry.keys() == {"step", "data"}
+
+
+def read_run(file: Path) -> Run:
+    """One log; a last line that was cut off is left out, with a note."""
+    steps: dict[int, dict[str, float]] = {}
+    not_finite: Counter[str] = Counter()
+    notes = []
+    *whole, rest = file.read_bytes().split(b"\n")
+    for number, line in enumerate(whole, start=1):
+        step, data = _entry(line, f"{file} line {number}")
+        numbers = {name: math.nan if value is None else value for name, value in data.items() if _is_number(value)}
+        finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+        not_finite.update(numbers.keys() - finite.keys())
+        steps[step] = {**steps.get(step, {}), **finite}
+    if rest:
+        notes.append("its last line was cut off and is left out")
+    notes += [f"{name} is not finite at {count} steps, which are left out of it" for name, count in not_finite.items()]
+    return Run(file, steps, notes)
+
+
+def _entry(line: bytes, place: str) -> tuple[int, dict[str, Any]]:
+    try:
+        entry = json.loads(line)
+        return int(entry["step"]), dict(entry["data"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LogError(
+            f"{place}: not a line of verl's file logger ({type(error).__name__}: {error}); remove it, or the file"
+        ) from error
+
+
+def _is_number(value: Any) -> bool:
+    """What verl writes for a number; null is what it writes for one that is not finite."""
+    return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _require_one_task(arms: dict[str, list[Run]]) -> None:
+    """Raise LogError unless all runs that validate do so on the same data sources, be it template by template."""
+    seen = {
+        str(run.file): sources
+        for runs in arms.values()
+        for run in runs
+        if (sources := {name.split("/", 1)[1].rsplit("/", 2)[0] for name in metrics_of([run]) if is_validation(name)})
+    }
+    for file, sources in seen.items():
+        first, wanted = next(iter(seen.items()))
+        if not any(_same(source, other) for source in sources for other in wanted):
+            raise LogError(
+                f"runs of different tasks: {first} validates on {', '.join(sorted(wanted)[:3])}, {file} on "
+                f"{', '.join(sorted(sources)[:3])}; compare runs with the same validation data"
+            )
+
+
+def _same(source: str, other: str) -> bool:
+    """Whether one data source is the other, or a template of it."""
+    return source == other or source.startswith(f"{other}/") or other.startswith(f"{source}/")
+
+
+def is_validation(metric: str) -> bool:
+    """Whether verl logs it for a validation's accuracy: ``val-core/<data source>/<what>/mean@<samples>``."""
+    return metric.startswith("val-core/") and metric.rsplit("/", 1)[-1].startswith("mean@")
+
+
+def metrics_of(runs: list[Run]) -> set[str]:
+    """All metrics that occur."""
+    return {name for run in runs for data in run.steps.values() for name in data}
