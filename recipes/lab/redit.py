@@ -57,7 +57,10 @@ ARMS: dict[str, dict] = {
     "random rewards": {"coin": True},
 }
 # what a user could switch on
-JUDGED = list(ARMS)[1:6] + ["Dr.GRPO with ReDit"]
+JUDGED = [
+    "ReDit, Gaussian", "ReDit, uniform", "tied groups only", "mixed groups only", "clean std with a floor",
+    "Dr.GRPO with ReDit",
+]  # fmt: skip
 TUNED = "GRPO, tuned rate"
 RATE = 1e-3
 RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
