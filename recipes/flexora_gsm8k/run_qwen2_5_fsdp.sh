@@ -19,12 +19,16 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
+CHOICE=(flexora="$FLEXORA")
+if [ "$FLEXORA" = selected ]; then
+    CHOICE+=(flexora.selection="$SELECTION")
+fi
+
 python3 -m verl.trainer.main_ppo \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name flexora_gsm8k \
-    flexora="$FLEXORA" \
+    "${CHOICE[@]}" \
     flexora.seed="$SEED" \
-    flexora.selection="$SELECTION" \
     data.seed="$SEED" \
     data.train_files="$DATA_DIR/train.parquet" \
     data.val_files="$DATA_DIR/test.parquet" \

@@ -21,12 +21,16 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
+CHOICE=(flexora="sft_$FLEXORA")
+if [ "$FLEXORA" = selected ]; then
+    CHOICE+=(flexora.selection="$SELECTION")
+fi
+
 torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name flexora_sft \
-    flexora="sft_$FLEXORA" \
+    "${CHOICE[@]}" \
     flexora.seed="$SEED" \
-    flexora.selection="$SELECTION" \
     data.train_files="$DATA_DIR/train_conversations.parquet" \
     data.val_files="$DATA_DIR/test_conversations.parquet" \
     model.path="$MODEL_PATH" \

@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One tiny model and one set of problems for all runs of the real trainer."""
+"""One tiny model and one set of problems for runs of the real trainers, most of them by the recipes' own scripts."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +27,12 @@ import torch
 from rich.console import Console
 from verl.utils.reward_score import default_compute_score
 
-from verl_redit.demo import run, supervised, task
+from verl_redit.demo import run, task
 from verl_redit.demo.run import Arm, Sizes
 from verl_redit.flexora.layers import layer_of, lora_factor
 from verl_redit.paft.config import Grid
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 SIZES = Sizes(steps=2, prompts=8, rollouts=4, ranks=1, seed=0, warm_steps=80, problems=256)
 STD = 0.1
 CLOSED = "trainer.v1.trainer_mode=redit_sync"
@@ -44,6 +47,15 @@ POOL_SETTINGS = [
     # workers that draw ahead of the checkpoint
     "data.dataloader_num_workers=2",
 ]
+# what a recipe's script needs here, with data of its own
+SMALL = [
+    "+host=cpu", "trainer.total_training_steps=2", "trainer.val_before_train=false", "trainer.test_freq=-1",
+    "data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.rollout.n=2", "data.max_prompt_length=768", "data.max_response_length=32",
+]  # fmt: skip
 # adapters go to vLLM; the demo's command merges them
 ADAPTERS = "actor_rollout_ref.model.lora.merge=false"
 TWO_UPDATES = [
@@ -61,16 +73,32 @@ def workspace(tmp_path_factory) -> Path:
     return folder
 
 
+def run_script(script: str, folder: Path, overrides: list[str], sizes: Sizes = SIZES, **settings: str) -> Path:
+    """Run a recipe's script with these settings of its user block; returns the folder with its log and metrics."""
+    here = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OUTPUT_DIR": str(folder), **settings}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in here.items():
+            patch.setenv(name, value)
+        arguments = ["bash", str(RECIPES / script), *overrides, f"hydra.run.dir={folder / 'hydra'}"]
+        run.train(arguments, folder, script, sizes, Console())
+    return folder
+
+
 @pytest.fixture(scope="session")
 def train(workspace) -> Callable[..., Path]:
-    """Run GRPO through verl's entry point, with ReDit unless told otherwise; returns the folder with its log, metrics
-    and rollouts."""
+    """Run GRPO through verl's entry point, by a recipe's script if one is named, and else with ReDit unless told
+    otherwise; returns the folder with its log, metrics and rollouts."""
 
-    def to_the_end(folder: Path, *overrides: str, redit: bool = True, **sizes: int) -> Path:
+    def to_the_end(
+        folder: Path, *overrides: str, script: str | None = None, redit: bool = True, of_script=None, **sizes: int
+    ) -> Path:
         chosen = replace(SIZES, **sizes)
-        arm = Arm("with ReDit", ["+redit=gaussian", f"redit.std={STD}"]) if redit else Arm("stock")
-        arguments = [*run.command(workspace, folder, chosen, arm), *overrides]
-        run.train(arguments, folder, arm.title, chosen, Console())
+        dithered = ["+redit=gaussian", f"redit.std={STD}"] if redit and not script else []
+        python, module, name, *arguments = run.command(workspace, folder, chosen, Arm("run", dithered))
+        arguments += overrides
+        if script:
+            return run_script(script, folder, arguments, chosen, **(of_script or {}))
+        run.train([python, module, name, *arguments], folder, "run", chosen, Console())
         return folder
 
     return to_the_end
@@ -87,12 +115,17 @@ def conversations(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def finetune(workspace, conversations) -> Callable[..., Path]:
-    """Run verl's supervised trainer on two FSDP2 ranks, six steps an epoch; returns the folder with log and metrics."""
+    """Run a recipe's script for verl's supervised trainer on two FSDP2 ranks, six steps an epoch; returns the folder
+    with log and metrics."""
 
-    def to_the_end(folder: Path, *overrides: str) -> Path:
-        rows = conversations / "train.parquet"
-        supervised.train(workspace / "model", rows, folder, "data.train_batch_size=32", *overrides, ranks=2)
-        return folder
+    def to_the_end(script: str, folder: Path, *overrides: str, **settings: str) -> Path:
+        arguments = [
+            "+host=cpu_sft", f"data.train_files={conversations / 'train.parquet'}", "data.val_files=null",
+            "data.train_batch_size=32", "optim.lr=1e-3", f"trainer.default_local_dir={folder / 'checkpoints'}",
+            *overrides,
+        ]  # fmt: skip
+        settings = {"MODEL_PATH": str(workspace / "model"), "NUM_GPUS": "2", **settings}
+        return run_script(script, folder, arguments, replace(SIZES, ranks=2), **settings)
 
     return to_the_end
 

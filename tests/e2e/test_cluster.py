@@ -14,6 +14,9 @@
 
 """Two Ray nodes on one machine: the plugin is there on both, because the package is, without any setting."""
 
+import json
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -21,7 +24,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tests.e2e.conftest import SIZES, metrics_of, noise_of
+from tests.e2e.conftest import RECIPES, SMALL, metrics_of, run_script
 from verl_redit.doctor import _all_plugin_checks
 
 pytestmark = pytest.mark.e2e
@@ -56,13 +59,22 @@ def test_both_nodes_load_the_plugin_and_register_every_name(two_nodes):
         ray.shutdown()
 
 
-def test_the_recipes_command_trains_on_both(two_nodes, train, rows_of_question, tmp_path, monkeypatch):
+def test_a_recipes_script_trains_on_both(two_nodes, workspace, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", two_nodes.address)
-    folder = train(
-        tmp_path / "run", "trainer.nnodes=2", "ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null",
-        "trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=2",
-    )  # fmt: skip
-    assert list(metrics_of(folder)) == [1, 2]
-    assert len(list((folder / "checkpoints/global_step_2/actor").glob("model_world_size_2_rank_*.pt"))) == 2
-    noise = noise_of(folder / "rollouts/2.jsonl", rows_of_question)
-    assert len({round(added, 6) for added in noise.values()}) == SIZES.prompts * SIZES.rollouts
+    for split in ("train", "test"):
+        rows = [
+            {"problem": f"What is ${a} + 1$?", "solution": f"\\boxed{{{a + 1}}}", "level": "Level 1", "type": "Algebra"}
+            for a in range(32)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, RECIPES / "prepare.py", "math", "--source", tmp_path, "--out", tmp_path]
+    subprocess.run(command, check=True)
+    # Ray takes no sizes for a cluster that is there
+    cluster = ["trainer.nnodes=2", "ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
+    settings = {"MODEL_PATH": str(workspace / "model"), "DATA_DIR": str(tmp_path)}
+    script, saved = "redit_math/run_qwen2_5_fsdp.sh", "trainer.save_freq=2"
+    folder = run_script(script, tmp_path / "run", [*SMALL, *cluster, saved], **settings)
+    metrics = metrics_of(folder)
+    assert list(metrics) == [1, 2]
+    assert 0 < metrics[2]["critic/score/max"] < 5 * 0.0289  # no answer is right, what is left is noise
+    assert len(list((folder / "gaussian/global_step_2/actor").glob("model_world_size_2_rank_*.pt"))) == 2

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Flexora through verl's entry points: a supervised search, and both trainers on what it chose."""
+"""Flexora by the recipes' scripts: a supervised search, and both trainers on what it chose."""
 
 import json
 from pathlib import Path
@@ -31,8 +31,8 @@ def losses(folder: Path) -> list[float]:
 
 
 SUPERVISED = [
-    "data.micro_batch_size_per_gpu=8", "data.max_length=256", "model.lora_rank=8",
-    "trainer.total_epochs=1", "trainer.save_freq=6",
+    "data.max_length=256", "model.target_modules=all-linear", "trainer.total_epochs=1", "trainer.save_freq=6",
+    "flexora.search_steps=5", "flexora.k=2", "flexora.accept_noise=true",
 ]  # fmt: skip
 
 
@@ -40,7 +40,7 @@ SUPERVISED = [
 def search(finetune, tmp_path_factory):
     """A supervised search. Its choice is accepted as it is: a few updates of a tiny model show nothing."""
     folder = tmp_path_factory.mktemp("search") / "run"
-    return finetune(folder, *SUPERVISED, "+flexora=sft_search", "flexora.search_steps=5", "flexora.k=2")
+    return finetune("flexora_sft/run_qwen2_5_fsdp.sh", folder, *SUPERVISED, FLEXORA="search")
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_supervised_search_and_training_on_its_choice(search, selection, finetun
     chosen = load(selection)
     assert len(chosen.chosen) == 2 and chosen.scored_steps + chosen.skipped_steps == 5
     run = finetune(
-        tmp_path / "selected", *SUPERVISED, "+flexora=sft_selected", f"flexora.selection={selection}",
-        "flexora.accept_noise=true",
+        "flexora_sft/run_qwen2_5_fsdp.sh", tmp_path / "selected", *SUPERVISED, FLEXORA="selected",
+        SELECTION=str(selection),
     )  # fmt: skip
     assert trained_layers(run / "checkpoints/global_step_6") == {unit.name for unit in chosen.chosen}
     assert trained_layers(search / "checkpoints/global_step_6") == {unit.name for unit in chosen.units}
@@ -62,9 +62,9 @@ def test_supervised_search_and_training_on_its_choice(search, selection, finetun
 
 def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
     run = train(
-        tmp_path / "run", "+flexora=selected", f"flexora.selection={selection}", "flexora.accept_noise=true",
-        "flexora.stop_backward=true", "flexora.restrict_rollouts=true", "trainer.save_freq=2", *TWO_UPDATES,
-        ADAPTERS, redit=False,
+        tmp_path / "run", "flexora.accept_noise=true", "flexora.stop_backward=true", "flexora.restrict_rollouts=true",
+        "trainer.save_freq=2", *TWO_UPDATES, ADAPTERS, script="flexora_gsm8k/run_qwen2_5_fsdp.sh",
+        of_script={"FLEXORA": "selected", "SELECTION": str(selection)},
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted

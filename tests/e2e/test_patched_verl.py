@@ -12,33 +12,68 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The suite on a verl that has every change of `patches/` itself, so that backports leave it alone."""
+"""Both stages of the suite's recipe on a verl that has every change of `patches/`, so that backports leave it alone."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import verl
+from peft import PeftConfig
+from transformers import AutoModelForCausalLM
 
-from tests.e2e.conftest import POOL_SETTINGS, STD, metrics_of, rows_of
+from tests.e2e.conftest import POOL_SETTINGS, SMALL, metrics_of, rows_of, run_script, trained_layers
 from tests.patches.test_patches import PATCHES, apply
 from verl_redit.flexora.selection import load
 
 pytestmark = pytest.mark.e2e
 
 
-def test_all_three_plugins_train_on_it(train, tmp_path, monkeypatch):
-    shutil.copytree(Path(verl.__file__).parent, tmp_path / "verl", ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture(scope="module")
+def patched_verl(tmp_path_factory):
+    """In the environment of all that is started."""
+    folder = tmp_path_factory.mktemp("patched")
+    shutil.copytree(Path(verl.__file__).parent, folder / "verl", ignore=shutil.ignore_patterns("__pycache__"))
     for patch in PATCHES:
-        apply(patch, tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    folder = train(
-        tmp_path / "run", "trainer.v1.trainer_mode=redit_sync", "+paft=cycle", *POOL_SETTINGS, "+flexora=one_run",
-        "flexora.search_steps=1", "flexora.k=1", "flexora.accept_noise=true", "trainer.val_before_train=false",
-        "trainer.test_freq=-1",
+        apply(patch, folder)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def supervised(patched_verl, finetune, tmp_path_factory):
+    """The first stage: a pool, a search of one update, and a merged model."""
+    folder = tmp_path_factory.mktemp("suite") / "run"
+    return finetune(
+        "suite_gsm8k/run_1_supervised_qwen2_5_fsdp.sh", folder, "data.max_length=768", "trainer.total_epochs=1",
+        "flexora.search_steps=1", "flexora.k=2", "flexora.accept_noise=true",
+        f"trainer.default_local_dir={folder / 'supervised'}",
     )  # fmt: skip
-    assert str(tmp_path / "verl/workers") in (folder / "log.txt").read_text()  # in its warnings
-    rows = rows_of(folder / "rollouts" / "2.jsonl")
-    assert len({row["template_id"] for row in rows}) == len({row["uid"].split("_")[0] for row in rows})
-    assert metrics_of(folder)[2]["redit/effective_std"] == pytest.approx(STD, rel=0.5)
-    assert len(load(folder / "checkpoints/flexora/selection.json").chosen) == 1
+
+
+def test_the_first_stage_merges_the_chosen_layers_alone(supervised, workspace):
+    chosen = {unit.name for unit in load(supervised / "supervised/flexora/selection.json").chosen}
+    modules = PeftConfig.from_pretrained(str(supervised / "adapter")).target_modules
+    assert len(chosen) == 2 and {".".join(module.split(".")[:3]) for module in modules} == chosen
+    base, merged = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (workspace / "model", supervised / "model")
+    )
+    assert {name.removesuffix(".weight") for name in base if not base[name].equal(merged[name])} == set(modules)
+
+
+def test_the_second_trains_with_all_three_plugins(supervised, patched_verl, workspace, tmp_path):
+    folder = tmp_path / "run"
+    selection = supervised / "supervised/flexora/selection.json"
+    overrides = [
+        *SMALL, *POOL_SETTINGS, f"data.train_files={workspace / 'train.parquet'}",
+        f"data.val_files={workspace / 'test.parquet'}", "flexora.accept_noise=true", "trainer.save_freq=2",
+        f"trainer.rollout_data_dir={folder / 'rollouts'}",
+    ]  # fmt: skip
+    settings = {"MODEL_PATH": str(supervised / "model"), "SELECTION": str(selection)}
+    metrics = metrics_of(run_script("suite_gsm8k/run_2_grpo_qwen2_5_fsdp.sh", folder, overrides, **settings))
+    assert str(patched_verl / "verl/workers") in (folder / "log.txt").read_text()  # in its warnings
+    rows = rows_of(folder / "rollouts/2.jsonl")
+    assert len({row["template_id"] for row in rows}) == len({row["uid"].split("_")[0] for row in rows}) == 8
+    assert metrics[2]["redit/effective_std"] == pytest.approx(0.0289, rel=0.5)
+    assert trained_layers(folder / "grpo/global_step_2/actor") == {unit.name for unit in load(selection).chosen}

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""GRPO on a prompt pool through verl's entry point: both loops, a run resumed in mid-epoch, the validation grid."""
+"""GRPO on a prompt pool by the recipe's script: a run resumed in mid-epoch, the validation grid, the report."""
 
 import json
 import re
@@ -38,7 +38,8 @@ VALIDATION_SAMPLES = 2
 def trained(train, tmp_path_factory):
     """Two steps of an epoch of 32, a checkpoint after each, validation before and after."""
     folder = tmp_path_factory.mktemp("prompt-pool") / "run"
-    return train(folder, "+paft=cycle", *POOL_SETTINGS, "trainer.save_freq=1", "trainer.test_freq=2", redit=False)
+    settings = [*POOL_SETTINGS, "trainer.save_freq=1", "trainer.test_freq=2"]
+    return train(folder, *settings, script="paft_gsm8k/run_qwen2_5_fsdp.sh")
 
 
 def shown(template: Template, prompt: str) -> bool:

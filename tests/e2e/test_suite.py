@@ -41,15 +41,18 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def suite(train, tmp_path_factory) -> Path:
-    """All three plugins in the closed loop. Adaptive weights follow raw rewards while the gradient sees dithered ones;
-    gates on layers are learned and applied in the four updates of two steps, so that rollouts of the second see them,
-    and two layers go on, whatever so short a search says. The rate makes the first gates large enough to be seen."""
+    """All three plugins in the closed loop, by the script of the layer search.
+
+    Adaptive weights follow raw rewards while the gradient sees dithered ones; gates on layers are learned and applied
+    in the four updates of two steps, so that rollouts of the second see them, and two layers go on, whatever so short
+    a search says. The rate makes the first gates large enough to be seen.
+    """
     return train(
-        tmp_path_factory.mktemp("suite") / "run", CLOSED,
-        "+paft=adaptive", *POOL_SETTINGS, "+flexora=one_run", "flexora.method=first_order",
+        tmp_path_factory.mktemp("suite") / "run", CLOSED, "+redit=gaussian", "+paft=adaptive", *POOL_SETTINGS,
+        "flexora.method=first_order",
         "flexora.apply=true", "flexora.search_steps=4", "flexora.k=2", "flexora.accept_noise=true", *TWO_UPDATES,
         ADAPTERS, "actor_rollout_ref.actor.optim.lr=5e-3", "trainer.save_freq=1",
-        "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3,
+        "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3, script="flexora_gsm8k/run_qwen2_5_fsdp.sh",
     )  # fmt: skip
 
 

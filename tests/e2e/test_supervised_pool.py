@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Supervised fine-tuning on a prompt pool through verl's entry point: two FSDP2 ranks, stopped and resumed."""
+"""Supervised fine-tuning on a prompt pool by the recipe's script: two FSDP2 ranks, stopped and resumed."""
 
 import json
 from pathlib import Path
@@ -27,11 +27,11 @@ STEPS_PER_EPOCH = 6
 def on_pool(finetune, conversations):
     """Two epochs of six steps with a checkpoint after every third."""
     settings = [
-        "+paft=sft", "paft.pool=gsm8k", "paft.grid.items=4", f"data.val_files={conversations / 'val.parquet'}",
-        "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2", "optim.lr=1e-4",
+        "paft.grid.items=4", f"data.val_files={conversations / 'val.parquet'}",
+        "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2",
         "trainer.total_epochs=2", "trainer.save_freq=3", "trainer.test_freq=6",
     ]  # fmt: skip
-    return lambda folder, *overrides: finetune(folder, *settings, *overrides)
+    return lambda folder, *overrides: finetune("paft_sft/run_qwen2_5_fsdp.sh", folder, *settings, *overrides)
 
 
 @pytest.fixture(scope="module")

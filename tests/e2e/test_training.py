@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""GRPO with ReDit through verl's entry point: two FSDP2 ranks, vLLM, LoRA sync, checkpoints, validation."""
+"""GRPO with ReDit by the recipe's script: two FSDP2 ranks, vLLM, LoRA sync, checkpoints, validation."""
 
 import shutil
 
@@ -36,9 +36,11 @@ def trained(train, tmp_path_factory):
         "trainer.save_freq=1",
         "trainer.test_freq=2",
         ADAPTERS,
+        f"redit.std={STD}",
         "actor_rollout_ref.actor.use_kl_loss=true",
         f"actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu={ROLLOUTS}",
         ranks=2,
+        script="redit_gsm8k/run_qwen2_5_fsdp.sh",
     )
 
 

@@ -43,6 +43,7 @@ def test_it_composes_and_verls_dataclasses_take_it(file):
 
 @pytest.mark.parametrize(("redit", "manager"), [("gaussian", "redit"), ("none", "naive")])
 def test_the_script_that_no_test_runs_composes(redit, manager):
+    """verl reads pictures with qwen_vl_utils, and so with torchvision, whose wheels load beside CUDA's torch alone."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "REDIT": redit}
     script = RECIPES / "redit_geo3k/run_qwen2_5_vl_fsdp.sh"
     shown = subprocess.run(
