@@ -13,15 +13,21 @@ DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/flexora_gsm8k}
 # one_run, or search and then selected
 FLEXORA=${FLEXORA:-one_run}
-# what FLEXORA=selected trains on
-SELECTION=${SELECTION:-$OUTPUT_DIR/search/flexora/selection.json}
+# what FLEXORA=selected trains on; by default the outcome of FLEXORA=search with the same seed
+SELECTION=${SELECTION:-}
 NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+RUN_DIR=$OUTPUT_DIR/$FLEXORA/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
+
 CHOICE=(flexora="$FLEXORA")
 if [ "$FLEXORA" = selected ]; then
-    CHOICE+=(flexora.selection="$SELECTION")
+    CHOICE+=(flexora.selection="${SELECTION:-$OUTPUT_DIR/search/seed$SEED/flexora/selection.json}")
 fi
 
 python3 -m verl.trainer.main_ppo \
@@ -34,5 +40,7 @@ python3 -m verl.trainer.main_ppo \
     data.val_files="$DATA_DIR/test.parquet" \
     actor_rollout_ref.model.path="$MODEL_PATH" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
-    trainer.default_local_dir="$OUTPUT_DIR/$FLEXORA" \
+    trainer.experiment_name="$FLEXORA-seed$SEED" \
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$LOG" \
+    trainer.default_local_dir="$RUN_DIR" \
     "$@"

@@ -5,7 +5,8 @@
 #   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh                         # search, then go on, in one run
 #   FLEXORA=search bash recipes/flexora_sft/run_qwen2_5_fsdp.sh trainer.total_epochs=1       # two runs: search …
 #   FLEXORA=selected bash recipes/flexora_sft/run_qwen2_5_fsdp.sh                            # … and train on its choice
-#   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh flexora.method=unrolled                     # the paper's scores
+#   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh flexora.method=unrolled \
+#       '+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}'    # the paper's scores
 
 set -xeuo pipefail
 
@@ -15,18 +16,24 @@ DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/flexora_sft}
 # one_run, or search and then selected
 FLEXORA=${FLEXORA:-one_run}
-# what FLEXORA=selected trains on
-SELECTION=${SELECTION:-$OUTPUT_DIR/search/flexora/selection.json}
+# what FLEXORA=selected trains on; by default the outcome of FLEXORA=search with the same seed
+SELECTION=${SELECTION:-}
 NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+RUN_DIR=$OUTPUT_DIR/$FLEXORA/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
+
 CHOICE=(flexora="sft_$FLEXORA")
 if [ "$FLEXORA" = selected ]; then
-    CHOICE+=(flexora.selection="$SELECTION")
+    CHOICE+=(flexora.selection="${SELECTION:-$OUTPUT_DIR/search/seed$SEED/flexora/selection.json}")
 fi
 
-torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
+VERL_FILE_LOGGER_PATH=$LOG torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name flexora_sft \
     "${CHOICE[@]}" \
@@ -34,7 +41,7 @@ torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     data.train_files="$DATA_DIR/train_conversations.parquet" \
     data.val_files="$DATA_DIR/test_conversations.parquet" \
     model.path="$MODEL_PATH" \
-    trainer.seed="$SEED" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
-    trainer.default_local_dir="$OUTPUT_DIR/$FLEXORA" \
+    trainer.experiment_name="$FLEXORA-seed$SEED" \
+    trainer.default_local_dir="$RUN_DIR" \
     "$@"

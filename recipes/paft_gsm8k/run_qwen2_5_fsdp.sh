@@ -21,6 +21,12 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+RUN_DIR=$OUTPUT_DIR/$POLICY/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
+
 # adaptive weights need the closed loop
 MODE=sync
 if [ "$POLICY" = adaptive ]; then
@@ -39,6 +45,8 @@ python3 -m verl.trainer.main_ppo \
     actor_rollout_ref.model.path="$MODEL_PATH" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
     trainer.v1.trainer_mode="$MODE" \
-    trainer.default_local_dir="$OUTPUT_DIR/$POLICY" \
-    trainer.validation_data_dir="$OUTPUT_DIR/$POLICY/validation" \
+    trainer.experiment_name="$POLICY-seed$SEED" \
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$LOG" \
+    trainer.default_local_dir="$RUN_DIR" \
+    trainer.validation_data_dir="$RUN_DIR/validation" \
     "$@"

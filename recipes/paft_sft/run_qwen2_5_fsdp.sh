@@ -20,7 +20,13 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
-torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+RUN_DIR=$OUTPUT_DIR/$POLICY/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
+
+VERL_FILE_LOGGER_PATH=$LOG torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name paft_sft \
     paft.policy="$POLICY" \
@@ -29,7 +35,7 @@ torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     data.train_files="$DATA_DIR/train_conversations.parquet" \
     data.val_files="$DATA_DIR/test_conversations.parquet" \
     model.path="$MODEL_PATH" \
-    trainer.seed="$SEED" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
-    trainer.default_local_dir="$OUTPUT_DIR/$POLICY" \
+    trainer.experiment_name="$POLICY-seed$SEED" \
+    trainer.default_local_dir="$RUN_DIR" \
     "$@"

@@ -17,6 +17,12 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+RUN_DIR=$OUTPUT_DIR/$REDIT/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
+
 DITHERING=(redit="$REDIT" redit.seed="$SEED")
 if [ "$REDIT" = none ]; then
     DITHERING=("~redit")
@@ -31,7 +37,8 @@ python3 -m verl.trainer.main_ppo \
     data.val_files="$DATA_DIR/test.parquet" \
     actor_rollout_ref.model.path="$MODEL_PATH" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
-    trainer.experiment_name="$REDIT" \
-    trainer.default_local_dir="$OUTPUT_DIR/$REDIT" \
-    trainer.validation_data_dir="$OUTPUT_DIR/$REDIT/validation" \
+    trainer.experiment_name="$REDIT-seed$SEED" \
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$LOG" \
+    trainer.default_local_dir="$RUN_DIR" \
+    trainer.validation_data_dir="$RUN_DIR/validation" \
     "$@"

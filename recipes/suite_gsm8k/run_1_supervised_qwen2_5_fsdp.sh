@@ -17,7 +17,13 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
-torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+RUN_DIR=$OUTPUT_DIR/supervised/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
+
+VERL_FILE_LOGGER_PATH=$LOG torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name suite_gsm8k_sft \
     paft.pool="$POOL" \
@@ -26,11 +32,13 @@ torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     data.train_files="$DATA_DIR/train_conversations.parquet" \
     data.val_files="$DATA_DIR/test_conversations.parquet" \
     model.path="$MODEL_PATH" \
-    trainer.seed="$SEED" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
-    trainer.default_local_dir="$OUTPUT_DIR/supervised" \
+    trainer.experiment_name="supervised-seed$SEED" \
+    trainer.default_local_dir="$RUN_DIR" \
     "$@"
 
-STEP=$(cat "$OUTPUT_DIR/supervised/latest_checkpointed_iteration.txt")
-verl-redit flexora export "$OUTPUT_DIR/supervised/global_step_$STEP" --base-model "$MODEL_PATH" --out "$OUTPUT_DIR/adapter"
-python3 "$(dirname "${BASH_SOURCE[0]}")/merge.py" "$OUTPUT_DIR/adapter" "$OUTPUT_DIR/model"
+# what an earlier try has left of it
+rm -rf "$RUN_DIR/adapter"
+STEP=$(cat "$RUN_DIR/latest_checkpointed_iteration.txt")
+verl-redit flexora export "$RUN_DIR/global_step_$STEP" --base-model "$MODEL_PATH" --out "$RUN_DIR/adapter"
+python3 "$(dirname "${BASH_SOURCE[0]}")/merge.py" "$RUN_DIR/adapter" "$RUN_DIR/model"

@@ -10,14 +10,21 @@ set -xeuo pipefail
 ############################# user settings #############################
 DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/suite_gsm8k}
-# what the first stage wrote
-MODEL_PATH=${MODEL_PATH:-$OUTPUT_DIR/model}
-SELECTION=${SELECTION:-$OUTPUT_DIR/supervised/flexora/selection.json}
+# by default what the first stage wrote with the same seed
+MODEL_PATH=${MODEL_PATH:-}
+SELECTION=${SELECTION:-}
 # a bundled pool or a file of your own, the same in both stages
 POOL=${POOL:-gsm8k}
 NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
+
+# whole paths, as workers of a Ray cluster start elsewhere
+OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
+FIRST=$OUTPUT_DIR/supervised/seed$SEED
+RUN_DIR=$OUTPUT_DIR/grpo/seed$SEED
+LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
+mkdir -p "$RUN_DIR"
 
 python3 -m verl.trainer.main_ppo \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
@@ -25,12 +32,14 @@ python3 -m verl.trainer.main_ppo \
     redit.seed="$SEED" \
     paft.pool="$POOL" \
     paft.seed="$SEED" \
-    flexora.selection="$SELECTION" \
+    flexora.selection="${SELECTION:-$FIRST/flexora/selection.json}" \
     data.seed="$SEED" \
     data.train_files="$DATA_DIR/train.parquet" \
     data.val_files="$DATA_DIR/test.parquet" \
-    actor_rollout_ref.model.path="$MODEL_PATH" \
+    actor_rollout_ref.model.path="${MODEL_PATH:-$FIRST/model}" \
     trainer.n_gpus_per_node="$NUM_GPUS" \
-    trainer.default_local_dir="$OUTPUT_DIR/grpo" \
-    trainer.validation_data_dir="$OUTPUT_DIR/grpo/validation" \
+    trainer.experiment_name="grpo-seed$SEED" \
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$LOG" \
+    trainer.default_local_dir="$RUN_DIR" \
+    trainer.validation_data_dir="$RUN_DIR/validation" \
     "$@"

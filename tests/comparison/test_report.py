@@ -98,7 +98,16 @@ def test_dumps_beside_a_log_are_not_runs(log, tmp_path):
 def test_a_pool_s_validation_is_the_same_task_as_the_rows_own(log, tmp_path):
     log("a", [0.1])
     log("b", [0.1], name="val-core/openai/gsm8k/plain/acc/mean@2")
-    assert set(read_arms([tmp_path / "a", tmp_path / "b"])) == {"a", "b"}
+    [note] = compare(read_arms([tmp_path / "a", tmp_path / "b"])).notes
+    assert "b validates on other prompts than a (1 accuracies against 1)" in note
+
+
+def test_a_run_without_validation_is_named(log, tmp_path):
+    log("a", [0.1], **{"critic/score/mean": 0.3})
+    crashed = log("b", [0.2], name="critic/score/mean")
+    found = compare(read_arms([tmp_path / "a", tmp_path / "b"]))
+    assert found.metric == "critic/score/mean"
+    assert found.notes == [f"validation accuracy is not compared: {crashed} has none."]
 
 
 def test_what_cannot_be_compared_is_refused(log, tmp_path):
@@ -127,7 +136,7 @@ def test_the_command_writes_a_page_and_json(log, tmp_path):
     log("b/0", [0.3, 0.4])
     command = ["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]
     shown = CliRunner().invoke(app, command)
-    assert shown.exit_code == 0 and "validation accuracy at step 1" in shown.output
+    assert shown.exit_code == 0 and "validation accuracy up to step 1" in shown.output
     printed = CliRunner().invoke(app, [*command, "--json"])
     found = json.loads(printed.stdout)
     assert found == json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -73,32 +73,34 @@ def workspace(tmp_path_factory) -> Path:
     return folder
 
 
-def run_script(script: str, folder: Path, overrides: list[str], sizes: Sizes = SIZES, **settings: str) -> Path:
-    """Run a recipe's script with these settings of its user block; returns the folder with its log and metrics."""
-    here = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OUTPUT_DIR": str(folder), **settings}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in here.items():
-            patch.setenv(name, value)
-        arguments = ["bash", str(RECIPES / script), *overrides, f"hydra.run.dir={folder / 'hydra'}"]
-        run.train(arguments, folder, script, sizes, Console())
+def run_script(script: str, folder: Path, overrides: list[str], sizes: Sizes = SIZES, **block: str) -> Path:
+    """Run a recipe's script with this in its user block; returns the folder with its log and metrics."""
+    variables = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OUTPUT_DIR": str(folder), **block}
+    arguments = ["env", *(f"{name}={value}" for name, value in variables.items()), "bash", str(RECIPES / script)]
+    run.train([*arguments, *overrides, f"hydra.run.dir={folder / 'hydra'}"], folder, script, sizes, Console())
     return folder
 
 
 @pytest.fixture(scope="session")
 def train(workspace) -> Callable[..., Path]:
-    """Run GRPO through verl's entry point, by a recipe's script if one is named, and else with ReDit unless told
-    otherwise; returns the folder with its log, metrics and rollouts."""
+    """Run GRPO through verl's entry point, with ReDit unless told otherwise, or through a recipe's script; returns the
+    folder with its log, metrics and rollouts."""
 
     def to_the_end(
-        folder: Path, *overrides: str, script: str | None = None, redit: bool = True, of_script=None, **sizes: int
+        folder: Path,
+        *overrides: str,
+        redit: bool = True,
+        script: str | None = None,
+        block: dict[str, str] | None = None,
+        **sizes: int,
     ) -> Path:
         chosen = replace(SIZES, **sizes)
-        dithered = ["+redit=gaussian", f"redit.std={STD}"] if redit and not script else []
-        python, module, name, *arguments = run.command(workspace, folder, chosen, Arm("run", dithered))
-        arguments += overrides
         if script:
-            return run_script(script, folder, arguments, chosen, **(of_script or {}))
-        run.train([python, module, name, *arguments], folder, "run", chosen, Console())
+            settings = run.settings(workspace, folder, chosen, folder.name)
+            return run_script(script, folder, [*settings, *overrides], chosen, **(block or {}))
+        arm = Arm("with ReDit", ["+redit=gaussian", f"redit.std={STD}"]) if redit else Arm("stock")
+        arguments = [*run.command(workspace, folder, chosen, arm), *overrides]
+        run.train(arguments, folder, arm.title, chosen, Console())
         return folder
 
     return to_the_end
@@ -118,14 +120,13 @@ def finetune(workspace, conversations) -> Callable[..., Path]:
     """Run a recipe's script for verl's supervised trainer on two FSDP2 ranks, six steps an epoch; returns the folder
     with log and metrics."""
 
-    def to_the_end(script: str, folder: Path, *overrides: str, **settings: str) -> Path:
-        arguments = [
+    def to_the_end(script: str, folder: Path, *overrides: str, **block: str) -> Path:
+        settings = [
             "+host=cpu_sft", f"data.train_files={conversations / 'train.parquet'}", "data.val_files=null",
-            "data.train_batch_size=32", "optim.lr=1e-3", f"trainer.default_local_dir={folder / 'checkpoints'}",
-            *overrides,
+            "data.train_batch_size=32", "optim.lr=1e-3",
         ]  # fmt: skip
-        settings = {"MODEL_PATH": str(workspace / "model"), "NUM_GPUS": "2", **settings}
-        return run_script(script, folder, arguments, replace(SIZES, ranks=2), **settings)
+        block = {"MODEL_PATH": str(workspace / "model"), "NUM_GPUS": "2", **block}
+        return run_script(script, folder, [*settings, *overrides], replace(SIZES, ranks=2), **block)
 
     return to_the_end
 

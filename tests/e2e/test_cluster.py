@@ -77,4 +77,4 @@ def test_a_recipes_script_trains_on_both(two_nodes, workspace, tmp_path, monkeyp
     metrics = metrics_of(folder)
     assert list(metrics) == [1, 2]
     assert 0 < metrics[2]["critic/score/max"] < 5 * 0.0289  # no answer is right, what is left is noise
-    assert len(list((folder / "gaussian/global_step_2/actor").glob("model_world_size_2_rank_*.pt"))) == 2
+    assert len(list((folder / "gaussian/seed0/global_step_2/actor").glob("model_world_size_2_rank_*.pt"))) == 2

@@ -45,18 +45,16 @@ def search(finetune, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def selection(search):
-    return search / "checkpoints/flexora/selection.json"
+    return search / "search/seed0/flexora/selection.json"
 
 
 def test_supervised_search_and_training_on_its_choice(search, selection, finetune, tmp_path):
     chosen = load(selection)
     assert len(chosen.chosen) == 2 and chosen.scored_steps + chosen.skipped_steps == 5
-    run = finetune(
-        "flexora_sft/run_qwen2_5_fsdp.sh", tmp_path / "selected", *SUPERVISED, FLEXORA="selected",
-        SELECTION=str(selection),
-    )  # fmt: skip
-    assert trained_layers(run / "checkpoints/global_step_6") == {unit.name for unit in chosen.chosen}
-    assert trained_layers(search / "checkpoints/global_step_6") == {unit.name for unit in chosen.units}
+    script, folder = "flexora_sft/run_qwen2_5_fsdp.sh", tmp_path / "selected"
+    run = finetune(script, folder, *SUPERVISED, FLEXORA="selected", OUTPUT_DIR=str(search))  # where the search was
+    assert trained_layers(search / "selected/seed0/global_step_6") == {unit.name for unit in chosen.chosen}
+    assert trained_layers(search / "search/seed0/global_step_6") == {unit.name for unit in chosen.units}
     assert losses(search)[-1] < losses(search)[0] and losses(run)[-1] < losses(run)[0]
 
 
@@ -64,7 +62,7 @@ def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path
     run = train(
         tmp_path / "run", "flexora.accept_noise=true", "flexora.stop_backward=true", "flexora.restrict_rollouts=true",
         "trainer.save_freq=2", *TWO_UPDATES, ADAPTERS, script="flexora_gsm8k/run_qwen2_5_fsdp.sh",
-        of_script={"FLEXORA": "selected", "SELECTION": str(selection)},
+        block={"FLEXORA": "selected", "SELECTION": str(selection)},
     )  # fmt: skip
     wanted = {unit.name for unit in load(selection).chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted

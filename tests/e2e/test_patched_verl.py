@@ -45,15 +45,15 @@ def patched_verl(tmp_path_factory):
 def supervised(patched_verl, finetune, tmp_path_factory):
     """The first stage: a pool, a search of one update, and a merged model."""
     folder = tmp_path_factory.mktemp("suite") / "run"
-    return finetune(
+    finetune(
         "suite_gsm8k/run_1_supervised_qwen2_5_fsdp.sh", folder, "data.max_length=768", "trainer.total_epochs=1",
         "flexora.search_steps=1", "flexora.k=2", "flexora.accept_noise=true",
-        f"trainer.default_local_dir={folder / 'supervised'}",
     )  # fmt: skip
+    return folder / "supervised/seed0"
 
 
 def test_the_first_stage_merges_the_chosen_layers_alone(supervised, workspace):
-    chosen = {unit.name for unit in load(supervised / "supervised/flexora/selection.json").chosen}
+    chosen = {unit.name for unit in load(supervised / "flexora/selection.json").chosen}
     modules = PeftConfig.from_pretrained(str(supervised / "adapter")).target_modules
     assert len(chosen) == 2 and {".".join(module.split(".")[:3]) for module in modules} == chosen
     base, merged = (
@@ -64,16 +64,16 @@ def test_the_first_stage_merges_the_chosen_layers_alone(supervised, workspace):
 
 def test_the_second_trains_with_all_three_plugins(supervised, patched_verl, workspace, tmp_path):
     folder = tmp_path / "run"
-    selection = supervised / "supervised/flexora/selection.json"
     overrides = [
         *SMALL, *POOL_SETTINGS, f"data.train_files={workspace / 'train.parquet'}",
         f"data.val_files={workspace / 'test.parquet'}", "flexora.accept_noise=true", "trainer.save_freq=2",
         f"trainer.rollout_data_dir={folder / 'rollouts'}",
     ]  # fmt: skip
-    settings = {"MODEL_PATH": str(supervised / "model"), "SELECTION": str(selection)}
-    metrics = metrics_of(run_script("suite_gsm8k/run_2_grpo_qwen2_5_fsdp.sh", folder, overrides, **settings))
+    where = {"OUTPUT_DIR": str(supervised.parents[1])}  # of both stages
+    metrics = metrics_of(run_script("suite_gsm8k/run_2_grpo_qwen2_5_fsdp.sh", folder, overrides, **where))
     assert str(patched_verl / "verl/workers") in (folder / "log.txt").read_text()  # in its warnings
     rows = rows_of(folder / "rollouts/2.jsonl")
     assert len({row["template_id"] for row in rows}) == len({row["uid"].split("_")[0] for row in rows}) == 8
     assert metrics[2]["redit/effective_std"] == pytest.approx(0.0289, rel=0.5)
-    assert trained_layers(folder / "grpo/global_step_2/actor") == {unit.name for unit in load(selection).chosen}
+    trained = trained_layers(supervised.parents[1] / "grpo/seed0/global_step_2/actor")
+    assert trained == {unit.name for unit in load(supervised / "flexora/selection.json").chosen}

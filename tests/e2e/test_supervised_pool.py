@@ -28,7 +28,7 @@ def on_pool(finetune, conversations):
     """Two epochs of six steps with a checkpoint after every third."""
     settings = [
         "paft.grid.items=4", f"data.val_files={conversations / 'val.parquet'}",
-        "data.micro_batch_size_per_gpu=16", "data.max_length=768", "data.num_workers=2",
+        "data.max_length=768", "data.num_workers=2",
         "trainer.total_epochs=2", "trainer.save_freq=3", "trainer.test_freq=6",
     ]  # fmt: skip
     return lambda folder, *overrides: finetune("paft_sft/run_qwen2_5_fsdp.sh", folder, *settings, *overrides)
@@ -68,6 +68,6 @@ def test_the_grid_is_validated(whole):
 def test_a_resumed_run_draws_the_same_pairs(whole, on_pool, tmp_path, step):
     resumed = on_pool(
         tmp_path / "run", "trainer.resume_mode=resume_path",
-        f"trainer.resume_from_path={whole / 'checkpoints' / f'global_step_{step}'}",
+        f"trainer.resume_from_path={whole / 'cycle/seed0' / f'global_step_{step}'}",
     )  # fmt: skip
     assert steps_of(resumed) == {number: values for number, values in steps_of(whole).items() if number > step}

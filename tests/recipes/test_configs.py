@@ -17,6 +17,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,10 @@ import verl  # noqa: F401  loads the plugin
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.settings import parse
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CONFIGS = sorted(RECIPES.glob("*/config/*.yaml"))
@@ -34,24 +39,40 @@ def test_it_composes_and_verls_dataclasses_take_it(file):
     with initialize_config_dir(str(file.parent), version_base=None):
         config = compose(file.stem, ["trainer.default_local_dir=out"])
     assert config.trainer.project_name == file.stem
-    supervised = "actor_rollout_ref" not in config
-    optim = config.optim if supervised else config.actor_rollout_ref.actor.optim
-    assert omega_conf_to_dataclass(optim).lr == optim.lr
-    recipe = {"redit", "paft", "flexora"} & set(file.stem.split("_"))
-    assert all(name in config for name in recipe)
+    groups = [next(iter(entry)) for entry in OmegaConf.load(file).defaults if OmegaConf.is_dict(entry)]
+    assert "recipe" in groups and len(groups) > 1 and all(group in config for group in groups if group != "recipe")
+    if "actor_rollout_ref" in config:
+        part = config.actor_rollout_ref
+        assert omega_conf_to_dataclass(part.actor).ppo_mini_batch_size == part.actor.ppo_mini_batch_size
+        assert omega_conf_to_dataclass(part.rollout).n == part.rollout.n
+        assert part.rollout.engine_kwargs.vllm.keys() <= {field.name for field in fields(AsyncEngineArgs)}
+    else:
+        assert omega_conf_to_dataclass(config.optim).lr == config.optim.lr
+        assert omega_conf_to_dataclass(config.engine).strategy == "fsdp2"
+
+
+def composed(script: str, **block: str):
+    """What a recipe's script asks of verl, with this in its user block."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command, environment = ["bash", RECIPES / script, "--cfg", "job"], {**os.environ, "PATH": path, **block}
+    return OmegaConf.create(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize(("redit", "manager"), [("gaussian", "redit"), ("none", "naive")])
-def test_the_script_that_no_test_runs_composes(redit, manager):
-    """verl reads pictures with qwen_vl_utils, and so with torchvision, whose wheels load beside CUDA's torch alone."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "REDIT": redit}
-    script = RECIPES / "redit_geo3k/run_qwen2_5_vl_fsdp.sh"
-    shown = subprocess.run(
-        ["bash", script, "--cfg", "job"], env=environment, capture_output=True, text=True, check=True
-    )
-    config = OmegaConf.create(shown.stdout)
+def test_the_script_that_no_test_runs_composes(redit, manager, tmp_path):
+    """verl reads pictures with qwen_vl_utils, and so with torchvision, whose PyPI wheels load beside CUDA's torch."""
+    config = composed("redit_geo3k/run_qwen2_5_vl_fsdp.sh", REDIT=redit, OUTPUT_DIR=str(tmp_path))
     assert config.reward.reward_manager.name == manager and ("redit" in config) == (redit != "none")
-    assert config.actor_rollout_ref.model.exclude_modules == ".*visual.*" and config.data.image_key == "images"
+    assert config.actor_rollout_ref.model.exclude_modules == ".*visual.*"
+    assert config.trainer.default_local_dir == str(tmp_path / redit / "seed0")
+
+
+def test_the_second_of_two_runs_takes_what_the_first_wrote(tmp_path):
+    script, block = "flexora_gsm8k/run_qwen2_5_fsdp.sh", {"OUTPUT_DIR": str(tmp_path), "SEED": "3"}
+    search, selected = (composed(script, FLEXORA=stage, **block) for stage in ("search", "selected"))
+    assert parse(FlexoraConfig, search.flexora, "flexora").mode == "search"
+    assert parse(FlexoraConfig, selected.flexora, "flexora").selection == f"{search.flexora.output}/selection.json"
+    assert search.trainer.default_local_dir != selected.trainer.default_local_dir
 
 
 @pytest.mark.parametrize("policy", ["adaptive", "block", "cycle", "fixed", "static", "stratified", "uniform"])

@@ -35,13 +35,13 @@ class _RunsUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_RunsUnlessNamed, no_args_is_help=True, help="Reports on runs.", pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=_RunsUnlessNamed,
+    no_args_is_help=True,
+    help="Reports on runs, from the files that verl wrote. `report DIR…` is `report runs DIR…`.",
+    pretty_exceptions_enable=False,
+)
 console = Console()
-
-
-@app.callback()
-def _commands() -> None:
-    """Reports on runs, from the files that verl wrote. `report DIR…` compares them by their logs."""
 
 
 @app.command()
@@ -49,7 +49,7 @@ def runs(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR", exists=True, help="An arm: each log below is a run of it, a seed. The first is the base."
+            metavar="DIR|LOG", exists=True, help="An arm; each log below is a run of it, a seed. The first is the base."
         ),
     ],
     metric: Annotated[

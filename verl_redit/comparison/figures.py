@@ -110,7 +110,7 @@ def compare(
             steps_to_target=reached,
             seconds_per_step=_seconds(of_arm),
         )
-    return Comparison(metric, step, goal, found, _notes(arms, step))
+    return Comparison(metric, step, goal, found, [*_notes(arms, step), *_metric_notes(arms, metric)])
 
 
 def points(run: Run, metric: str) -> Points:
@@ -179,6 +179,22 @@ def _steps_to(curve: Points, target: float, lower: bool) -> int | None:
 def _seconds(runs: list[Run]) -> float | None:
     times = [value for run in runs for _, value in points(run, "timing_s/step")[1:]]
     return statistics.median(times) if times else None
+
+
+def _metric_notes(arms: dict[str, list[Run]], metric: str) -> list[str]:
+    """Where the metric is not what a reader would take it for."""
+    of_arm = {name: {metric for metric in metrics_of(runs) if is_validation(metric)} for name, runs in arms.items()}
+    if metric != VALIDATION:
+        without = [str(run.file) for runs in arms.values() for run in runs if not points(run, VALIDATION)]
+        told = any(of_arm.values()) and without
+        return [f"{VALIDATION} is not compared: {', '.join(without)} has none."] if told else []
+    first, *others = of_arm
+    return [
+        f"{name} validates on other prompts than {first} ({len(of_arm[name])} accuracies against "
+        f"{len(of_arm[first])}): their difference is one of prompts as well."
+        for name in others
+        if of_arm[name] != of_arm[first]
+    ]
 
 
 def _notes(arms: dict[str, list[Run]], step: int) -> list[str]:

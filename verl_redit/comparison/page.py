@@ -107,7 +107,7 @@ def explanation(comparison: Comparison) -> str:
 
 
 def _title(comparison: Comparison) -> str:
-    return f"{comparison.metric} at step {comparison.step}"
+    return f"{comparison.metric} up to step {comparison.step}"
 
 
 def _span(steps: list[int]) -> str:

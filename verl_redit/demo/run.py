@@ -145,9 +145,14 @@ def _progress(console: Console) -> Progress:
 
 def command(out: Path, folder: Path, sizes: Sizes, arm: Arm) -> list[str]:
     """The command of one arm: verl's entry point, LoRA on, GRPO."""
+    return [sys.executable, "-m", "verl.trainer.main_ppo", *arm.overrides, *settings(out, folder, sizes, arm.folder)]
+
+
+def settings(out: Path, folder: Path, sizes: Sizes, name: str) -> list[str]:
+    """What all arms have, as overrides."""
     batch = sizes.prompts
     return [
-        sys.executable, "-m", "verl.trainer.main_ppo", "+host=cpu", *arm.overrides,
+        "+host=cpu",
         "algorithm.adv_estimator=grpo",
         f"data.train_files={out / 'train.parquet'}",
         f"data.val_files={out / 'test.parquet'}",
@@ -180,7 +185,7 @@ def command(out: Path, folder: Path, sizes: Sizes, arm: Arm) -> list[str]:
         f"trainer.validation_data_dir={folder / 'validation'}",
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         "trainer.project_name=verl-redit-demo",
-        f"trainer.experiment_name={arm.folder}",
+        f"trainer.experiment_name={name}",
         f"hydra.run.dir={folder / 'hydra'}",
     ]  # fmt: skip
 
@@ -202,15 +207,15 @@ def train(arguments: list[str], folder: Path, title: str, sizes: Sizes, console:
     """
     folder.mkdir(parents=True)
     metrics, log = folder / "metrics.jsonl", folder / "log.txt"
-    settings = environment(sizes.ranks, metrics)
-    shell_line = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    variables = environment(sizes.ranks, metrics)
+    shell_line = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     (folder / "command.txt").write_text(f"{shell_line} {shlex.join(arguments)}\n")
     mark = f"{os.getpid()}-{time.time_ns()}"
     with _progress(console) as progress, log.open("w") as output:
         bar = progress.add_task(f"{title}: starting verl, Ray and vLLM", total=sizes.steps)
         process = subprocess.Popen(
             arguments,
-            env={**os.environ, **settings, RUN_MARK: mark},
+            env={**os.environ, **variables, RUN_MARK: mark},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

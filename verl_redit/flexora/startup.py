@@ -87,8 +87,8 @@ def precision_problems(method: Method, scales: bool, forward: torch.dtype) -> It
     if method.passes == "unrolled" and forward != torch.float32:
         yield (
             "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set "
-            "fsdp_config.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}, or use "
-            "align or first_order"
+            "mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32} in the actor's "
+            "fsdp_config (in engine for supervised training), or use align or first_order"
         )
 
 
