@@ -7,6 +7,7 @@ UV := $(BIN)/uv pip
 TORCH = $(shell grep '^torch==' requirements-cpu.lock)
 # verl starts its processes one after the other, so that one run leaves half of two cores idle
 TWO_FILES_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+test unit: export OMP_NUM_THREADS = 1
 export VERL_PLATFORM = cpu
 export VIRTUAL_ENV = $(CURDIR)/$(VENV)
 

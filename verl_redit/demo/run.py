@@ -191,12 +191,13 @@ def settings(out: Path, folder: Path, sizes: Sizes, name: str) -> list[str]:
 
 
 def environment(ranks: int, metrics: Path) -> dict[str, str]:
-    """What a run needs in its environment; the processors are shared out, as ranks that contend are slower."""
+    """What a run needs in its environment; processors are shared out unless that is set, as ranks that contend are
+    slower."""
     return {
         "VERL_PLATFORM": "cpu",
         "VERL_FILE_LOGGER_PATH": str(metrics),
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks))),
     }
 
 
