@@ -123,7 +123,7 @@ def finetune(workspace, conversations) -> Callable[..., Path]:
     def to_the_end(script: str, folder: Path, *overrides: str, **block: str) -> Path:
         settings = [
             "+host=cpu_sft", f"data.train_files={conversations / 'train.parquet'}", "data.val_files=null",
-            "data.train_batch_size=32", "optim.lr=1e-3",
+            "trainer.test_freq=-1", "data.train_batch_size=32", "optim.lr=1e-3",
         ]  # fmt: skip
         block = {"MODEL_PATH": str(workspace / "model"), "NUM_GPUS": "2", **block}
         return run_script(script, folder, [*settings, *overrides], replace(SIZES, ranks=2), **block)
