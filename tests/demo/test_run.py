@@ -77,6 +77,8 @@ def test_no_process_is_left_even_one_that_left_the_group(tmp_path):
 def test_ctrl_c_leaves_no_process(tmp_path):
     before = sleepers()
     code = (
+        # a shell lets what it starts in the background ignore ctrl-C
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from pathlib import Path; from rich.console import Console; from verl_redit.demo import run; "
         f"run.train([sys.executable, '-c', {SLEEPING_CHILD + '; import time; time.sleep(60)'!r}], "
         f"Path(sys.argv[1]), 'arm', run.{SIZES!r}, Console(quiet=True))"
