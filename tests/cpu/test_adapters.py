@@ -13,6 +13,7 @@
 # limitations under the License.
 
 import importlib.metadata
+import logging
 import sys
 
 import pytest
@@ -20,6 +21,7 @@ import torch
 import verl.utils.distributed
 import vllm.model_executor.layers.utils as vllm_layers
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils import import_utils
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 
@@ -70,6 +72,14 @@ def test_an_installed_vllm_speaks_for_itself(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.24.0")
     answer_for_vllm()
     assert sys.meta_path == finders
+
+
+def test_a_verl_that_finds_it_by_itself_is_left_alone(monkeypatch, caplog):
+    finders = list(sys.meta_path)
+    monkeypatch.setattr(import_utils, "get_package_version", lambda package: "0.27.1", raising=False)
+    with caplog.at_level(logging.DEBUG, "verl_redit.cpu"):
+        answer_for_vllm()
+    assert sys.meta_path == finders and "left alone" in caplog.text
 
 
 def test_other_distributions_are_not_answered_for():

