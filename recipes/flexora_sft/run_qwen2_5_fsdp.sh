@@ -22,8 +22,6 @@ NUM_GPUS=${NUM_GPUS:-1}
 SEED=${SEED:-0}
 #########################################################################
 
-# whole paths, as workers of a Ray cluster start elsewhere
-OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
 RUN_DIR=$OUTPUT_DIR/$FLEXORA/seed$SEED
 LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
 mkdir -p "$RUN_DIR"

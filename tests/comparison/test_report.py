@@ -61,8 +61,8 @@ def test_arms_are_compared_over_their_seeds(log, tmp_path):
     assert found.arms["redit"].difference.mean == pytest.approx(mean - found.arms["grpo"].value.mean)
     assert 0 < found.arms["redit"].difference.low < found.arms["redit"].difference.high
     assert found.target == found.arms["grpo"].value.mean
-    assert found.arms["redit"].arrived == 3 and max(found.arms["redit"].steps_to_target) < 19
-    assert found.arms["grpo"].arrived == 2  # the third run never has their mean
+    assert len(found.arms["redit"].steps_to_target) == 3 and max(found.arms["redit"].steps_to_target) < 19
+    assert len(found.arms["grpo"].steps_to_target) == 2  # the third run never has their mean
     assert found.arms["grpo"].seconds_per_step == 2.0
 
 

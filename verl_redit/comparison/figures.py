@@ -44,20 +44,16 @@ class ArmFigures:
     """One arm.
 
     Args:
-        runs: how many there are.
-        last_steps: the last step of each.
+        last_steps: the last step of each run.
         value: the metric at the step of the comparison, the mean of up to `WINDOW` points, over runs.
         difference: of the value from the first arm's; None for the first arm itself.
-        arrived: how many runs reach the target.
-        steps_to_target: of each run that does.
+        steps_to_target: of each run that reaches the target.
         seconds_per_step: median over all steps but the first; None if it is not logged.
     """
 
-    runs: int
     last_steps: list[int]
     value: Interval
     difference: Interval | None
-    arrived: int
     steps_to_target: list[int]
     seconds_per_step: float | None
 
@@ -102,11 +98,9 @@ def compare(
     for name, of_arm in arms.items():
         reached = [reached for curve in curves[name] if (reached := _steps_to(curve, goal, lower)) is not None]
         found[name] = ArmFigures(
-            runs=len(of_arm),
             last_steps=[max(run.steps) for run in of_arm],
             value=mean_interval(values[name]),
             difference=None if values[name] is base else _difference(values[name], base),
-            arrived=len(reached),
             steps_to_target=reached,
             seconds_per_step=_seconds(of_arm),
         )

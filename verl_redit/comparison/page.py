@@ -85,7 +85,7 @@ def rows(comparison: Comparison) -> list[list[str]]:
     return [
         [
             name,
-            str(arm.runs),
+            str(len(arm.last_steps)),
             _span(arm.last_steps),
             _shown(arm.value),
             "" if arm.difference is None else _shown(arm.difference, sign="+"),
@@ -122,7 +122,7 @@ def _shown(figure: Interval, sign: str = "") -> str:
 
 def _arrival(arm: ArmFigures) -> str:
     median = f"{np.median(arm.steps_to_target):g} " if arm.steps_to_target else ""
-    return f"{median}({arm.arrived} of {arm.runs} runs)"
+    return f"{median}({len(arm.steps_to_target)} of {len(arm.last_steps)} runs)"
 
 
 def _draw(metric: str, arms: dict[str, list[Run]]) -> bytes:
