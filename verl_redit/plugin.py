@@ -46,6 +46,8 @@ ADAPTERS = [
     ("verl.utils.dataset.rl_dataset", "verl_redit.backports.dataset_sampler:extend_dataset_class"),
     ("verl.trainer.sft_trainer", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.trainer.sft_trainer_ray", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
+    ("verl.workers.rollout.vllm_rollout.vllm_rollout", "verl_redit.backports.weight_transfer:name_sender"),
+    ("verl.workers.rollout.vllm_rollout.vllm_async_server", "verl_redit.backports.weight_transfer:name_receiver"),
     ("verl.workers.engine.base", "verl_redit.flexora.registry:choose_engine"),
     ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.flexora.engine:register"),
     ("vllm.lora.model_manager", "verl_redit.flexora.rollout:refuse_lost_modules"),

@@ -158,13 +158,14 @@ def test_gate_gradients_are_those_of_scaled_layers(search):
         with engine.eval_mode():
             return sum(engine.infer_batch(batch(9), partial(sft_loss, config=None))["loss"])
 
-    slope = (loss(1.01) - loss(0.99)) / 0.02
+    # near enough for a straight line, and far enough that the losses differ by more than float32 rounds them
+    slope = (loss(1.1) - loss(0.9)) / 0.2
     loss(1.0)
     with engine.train_mode():
         engine.optimizer_zero_grad()
         FSDPEngineWithLMHead.forward_backward_batch(engine, batch(9), partial(sft_loss, config=None))
         gradient = engine.search.factors.gate_gradient(engine.search.factors.take())
-    assert gradient[2] == pytest.approx(slope, rel=0.05, abs=1e-5)
+    assert gradient[2] == pytest.approx(slope, rel=0.02)
 
 
 def test_a_search_ends_with_a_selection(search, tmp_path):

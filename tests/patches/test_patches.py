@@ -167,8 +167,8 @@ def test_new_files_carry_verls_licence_header(patch):
 
 
 @pytest.mark.parametrize("plugins", ["none", "auto"])
-def test_a_patched_verl_does_what_the_backport_does_without_it(patched, plugins):
-    """`auto` loads the suite, whose backport then leaves verl alone."""
+def test_a_patched_verl_does_what_the_backports_do_without_them(patched, plugins):
+    """`auto` loads the suite, whose backports then leave verl alone."""
     environment = {**os.environ, "PYTHONPATH": str(patched), "VERL_USE_EXTERNAL_PLUGINS": plugins}
 
     def python(*arguments: str) -> str:
@@ -185,6 +185,7 @@ def test_a_patched_verl_does_what_the_backport_does_without_it(patched, plugins)
     assert python("-c", code).split()[-3:] == expected
     python(
         "-m", "pytest", "-p", "no:cacheprovider", "tests/backports/test_dataset_sampler.py",
+        "tests/backports/test_weight_transfer.py",
         "tests/cpu/test_adapters.py::test_the_process_group_is_one_gloo_group",
         "tests/cpu/test_adapters.py::test_the_fsdp2_engine_is_verls_own",
     )  # fmt: skip
