@@ -40,9 +40,9 @@ from peft import PeftModel
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy import stats
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo import model as demo
 from verl_redit.demo import run, supervised, task
 from verl_redit.demo.report import training_steps
@@ -222,12 +222,11 @@ def main(
 
 def row(table: Table, name: str, outcomes: list[Outcome], steps: int) -> None:
     """Means over seeds."""
-    values = [100 * outcome.accuracy for outcome in outcomes]
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    accuracy = mean_interval([100 * outcome.accuracy for outcome in outcomes])
     share = fmean(outcome.search_seconds / outcome.seconds for outcome in outcomes)
     judged = [outcome.beats_chance for outcome in outcomes if outcome.beats_chance is not None]
     table.add_row(
-        name, f"{fmean(values):.1f}", f"{fmean(values) - half:.1f} to {fmean(values) + half:.1f}",
+        name, f"{accuracy.mean:.1f}", f"{accuracy.low:.1f} to {accuracy.high:.1f}",
         f"{fmean(outcome.seconds for outcome in outcomes) / steps:.2f}", f"{share:.2f}" if share else "",
         f"{sum(judged)} of {len(judged)}" if judged else "",
     )  # fmt: skip

@@ -38,8 +38,8 @@ import verl  # noqa: F401  loads the plugin
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy import stats
 
+from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
 from verl_redit.demo.engine import build, join, loss, supervised_batch, update
@@ -160,8 +160,8 @@ def compare(
 
 def row(table: Table, name: str, values: list[float]) -> None:
     """Mean and interval over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    table.add_row(name, f"{np.mean(values):.2f}", f"{np.mean(values) - half:.2f} to {np.mean(values) + half:.2f}")
+    found = mean_interval(values)
+    table.add_row(name, f"{found.mean:.2f}", f"{found.low:.2f} to {found.high:.2f}")
 
 
 def main(

@@ -37,6 +37,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo import model as demo
 from verl_redit.demo.engine import build, join, supervised_batch, update
 from verl_redit.flexora.scores import METHODS
@@ -109,7 +110,7 @@ def search(folder: Path, method: str, seed: int, steps: int) -> dict:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the outcomes.")] = Path("flexora-planted"),
-    seeds: Annotated[int, typer.Option(help="Models, each with other layers planted.")] = 10,
+    seeds: Annotated[int, typer.Option(help="Models, each with other layers planted.", min=2)] = 10,
     steps: Annotated[int, typer.Option(help="Updates of a search.")] = 40,
 ) -> None:
     """Search every model with every method, and print the table."""
@@ -122,13 +123,15 @@ def main(
         jobs = track([(m, seed) for m in methods for seed in range(seeds)], "searches", console=console)
         found = {(method, seed): search(folder, method, seed, steps) for method, seed in jobs}
         torch.distributed.destroy_process_group()
-    table = Table("method", f"share of the {PLANTED} planted layers found", "seeds that found all", "beat chance")
+    share_found = f"share of the {PLANTED} planted layers found"
+    table = Table("method", share_found, "95 % t interval", "seeds that found all", "beat chance")
     for method in methods:
         of_method = [found[method, seed] for seed in range(seeds)]
-        share = np.mean([one["found"] for one in of_method]) / PLANTED
+        share = mean_interval([one["found"] / PLANTED for one in of_method])
+        ends = f"{share.low:.2f} to {share.high:.2f}"
         whole = sum(one["found"] == PLANTED for one in of_method)
         beat = "" if not METHODS[method].measures else f"{sum(one['beats_chance'] for one in of_method)} of {seeds}"
-        table.add_row(method, f"{share:.2f}", f"{whole} of {seeds}", beat)
+        table.add_row(method, f"{share.mean:.2f}", ends, f"{whole} of {seeds}", beat)
     console.print(table)
     console.print(f"by chance: {PLANTED / LAYERS:.2f}")
 

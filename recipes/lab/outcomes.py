@@ -25,7 +25,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import bootstrap, false_discovery_control, t, ttest_1samp
+from scipy.stats import bootstrap, false_discovery_control, ttest_1samp
+
+from verl_redit.comparison import figures
 
 SMOOTHING = 10  # values of the mean that is compared with a target, and of the final accuracy
 UPDATES = (1, 4)
@@ -91,10 +93,8 @@ def steps_to(outcome: dict, target: float) -> float:
 
 def mean_interval(values: list[float]) -> Figures:
     """Mean and its 95 % t interval, nan with a single value."""
-    if len(values) < 2:
-        return float(np.mean(values)), np.nan, np.nan
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return float(np.mean(values)), float(np.mean(values) - half), float(np.mean(values) + half)
+    found = figures.mean_interval(values)
+    return found.mean, np.nan if found.low is None else found.low, np.nan if found.high is None else found.high
 
 
 def median_interval(values: list[float]) -> Figures:

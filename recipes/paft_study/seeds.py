@@ -16,14 +16,15 @@
 
 import json
 from collections import defaultdict
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-LEVEL = 0.95
+from verl_redit.comparison.figures import LEVEL, mean_interval
+
 Figures = dict[str, list[float]]  # name -> [mean over seeds, lower end, upper end of its interval]
 
 
@@ -67,10 +68,8 @@ def _of_tier(arms: dict[str, list[np.ndarray]]) -> dict[str, Figures]:
 
 def over_seeds(values: np.ndarray) -> list[float]:
     """Mean over seeds with both ends of its t interval, which has no width for one seed."""
-    mean, half = float(values.mean()), 0.0
-    if len(values) > 1:
-        half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
-    return [round(number, 4) for number in (mean, mean - half, mean + half)]
+    found = mean_interval(list(values))
+    return [round(found.mean if number is None else number, 4) for number in astuple(found)]
 
 
 def show(of_tier: dict[str, dict[str, Figures]], console: Console) -> None:

@@ -26,7 +26,7 @@ from verl.workers.utils.losses import sft_loss
 
 from tests.flexora import engines
 from tests.flexora.engines import LAYERS, batch, build, histories_on, parameters, train
-from verl_redit.flexora.adapter import lora_modules, set_gates
+from verl_redit.flexora.adapter import lora_modules
 from verl_redit.flexora.layers import lora_factor, unit_of
 from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.record import read
@@ -153,8 +153,7 @@ def test_gate_gradients_are_those_of_scaled_layers(search):
     train(engine, 3)
 
     def loss(gate: float) -> float:
-        gates = dict.fromkeys(engine.record.units, 1.0) | {"model.layers.2": gate}
-        set_gates(engine.module, gates, "layer")
+        engine.gates.act(dict.fromkeys(engine.record.units, 1.0) | {"model.layers.2": gate})
         with engine.eval_mode():
             return sum(engine.infer_batch(batch(9), partial(sft_loss, config=None))["loss"])
 
@@ -305,7 +304,8 @@ def test_applied_gates_reach_rollouts_in_b(search, model):
 
     engine = search("first_order", apply=True, search_steps=6)
     train(engine, 5)
-    assert len(set(engine.gates.values())) == LAYERS and np.mean(list(engine.gates.values())) == pytest.approx(1)
+    before = list(engine.gates.of_unit.values())
+    assert len(set(before)) == LAYERS and np.mean(before) == pytest.approx(1)
     tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
     plain = get_peft_model(
         AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
@@ -314,16 +314,15 @@ def test_applied_gates_reach_rollouts_in_b(search, model):
     with torch.no_grad():
         sampled = plain.eval()(torch.arange(5, 17)[None]).logits
     torch.testing.assert_close(sampled, logits(engine), rtol=1e-4, atol=1e-5)
-    before = engine.gates
     train(engine, 1, first=5)
-    assert before and not engine.gates  # folded into B at the search's end
+    assert not engine.gates.of_unit  # folded into B at the search's end
 
 
 def test_folding_gates_changes_nothing(search):
     engine = search("first_order", apply=True)
     train(engine, 5)
     before = logits(engine)
-    engine._fold_gates()
+    engine.gates.fold(engine.search.factors)
     torch.testing.assert_close(logits(engine), before, rtol=1e-4, atol=1e-6)
     scales = {module.scaling["default"] for module in lora_modules(engine.module).values()}
     assert scales == {2.0}

@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What Flexora does to a LoRA adapter in place: gates on its layers, and an adapter made anew."""
+"""What Flexora does to a LoRA adapter in place: how it is built, gates on its layers, and one made anew."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,26 +41,48 @@ def lora_parameters(part: Any) -> int:
     return part.r["default"] * (part.in_features + part.out_features)
 
 
-def set_gates(module: torch.nn.Module, gates: Mapping[str, float], grain: str) -> None:
-    """Multiply each unit's LoRA update by its gate, once, in the forward pass.
+@contextmanager
+def no_embedding_gradients(base: Any) -> Iterator[None]:
+    """Keep those that build an adapter from asking for gradients of the embeddings.
+
+    transformers, verl and PEFT each ask for them, for the sake of reentrant checkpointing, which verl's is not.
 
     Args:
-        gates: unit -> gate.
+        base: a model of transformers.
     """
-    for name, part in lora_modules(module).items():
-        part.set_scale("default", gates[unit_of(name, grain)])
+    base.disable_input_require_grads()
+    base.enable_input_require_grads = lambda: None
+    yield
+    del base.enable_input_require_grads
 
 
-@torch.no_grad()
-def fold_gates(factors: Factors, gates: Mapping[str, float], grain: str) -> None:
-    """Multiply each unit's B by its gate.
+class Gates:
+    """Gates in the forward pass of a model with LoRA: each multiplies its unit's update, once.
 
     Args:
-        gates: unit -> gate.
+        module: PEFT's wrapper, in an FSDP engine or not.
+        grain: what a unit is.
     """
-    for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
-        if is_b:
-            value.mul_(gates[unit_of(module, grain)])
+
+    def __init__(self, module: torch.nn.Module, grain: str):
+        self.of_unit: dict[str, float] = {}  # empty while none acts
+        self._module, self._grain = module, grain
+
+    def act(self, gates: Mapping[str, float]) -> None:
+        """Set the gate of every unit."""
+        self.of_unit = dict(gates)
+        for name, part in lora_modules(self._module).items():
+            part.set_scale("default", gates[unit_of(name, self._grain)])
+
+    @torch.no_grad()
+    def fold(self, factors: Factors) -> None:
+        """Move the gates into B, so that nothing changes as they end."""
+        if self.of_unit:
+            for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
+                if is_b:
+                    value.mul_(self.of_unit[unit_of(module, self._grain)])
+            self.act(dict.fromkeys(self.of_unit, 1.0))
+            self.of_unit = {}
 
 
 def begin_anew(factors: Factors, inputs: Mapping[str, int], seed: int, shard: int) -> None:

@@ -20,6 +20,7 @@ Hydra groups ``+flexora=…`` fill in; every other model gets verl's own engine.
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +34,7 @@ from verl.utils.device import get_device_id
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from verl_redit.flexora.adapter import begin_anew, fold_gates, lora_modules, lora_parameters, set_gates
+from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules, lora_parameters, no_embedding_gradients
 from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
@@ -66,28 +67,21 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         self.flexora = parse(FlexoraConfig, node, "flexora")
         self.method = (APPLIED if self.flexora.apply else METHODS)[self.flexora.method]
         self.search: Search | None = None
-        self.gates: dict[str, float] = {}  # unit -> gate, where they are applied
         self.dropped: set[str] = set()  # units that train no more
         self.switch_due = False
         self.made_anew = False
 
     def _build_lora_module(self, module):
-        base = module
         if self.flexora.mode == "selected":
             selection = load(str(self.flexora.selection))
             # before PEFT says that it found nothing to adapt
-            names = {name for name, _ in base.named_modules()}
+            names = {name for name, _ in module.named_modules()}
             present = {name for unit in selection.chosen for name in unit.modules if name in names}
             _refuse([*selection_problems(selection, present), *noise_problems(selection, self.flexora.accept_noise)])
         if self.flexora.stop_backward:
             _refuse(offload_problems(self.model_config))
-            # for reentrant checkpointing, which verl's is not, transformers, verl and PEFT each ask for gradients of
-            # the embeddings
-            base.disable_input_require_grads()
-            base.enable_input_require_grads = lambda: None
-        module = super()._build_lora_module(module)
-        if self.flexora.stop_backward:
-            del base.enable_input_require_grads
+        with no_embedding_gradients(module) if self.flexora.stop_backward else nullcontext():
+            module = super()._build_lora_module(module)
         _refuse(adapter_problems(module.peft_config["default"]))
         modules = lora_modules(module)
         if self.flexora.mode == "selected":
@@ -108,6 +102,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         super().initialize()
         if not self._is_lora:
             raise ValueError("flexora: lora_rank is 0, so there is no LoRA to choose layers for; set model.lora_rank")
+        self.gates = Gates(self.module, self.flexora.grain)
         if self.engine_config.forward_only or self.flexora.mode == "selected":
             return
         _refuse(precision_problems(self.method, self.scaler is not None, self._autocast_dtype))
@@ -203,8 +198,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         if self.search and history:
             gates = softmax_gates(alphas(history["gate_gradient"], applied=True)[-1])
             self.search.gates = gates
-            self.gates = dict(zip(self.record.units, gates.tolist(), strict=True))
-            set_gates(self.module, self.gates, self.flexora.grain)
+            self.gates.act(dict(zip(self.record.units, gates.tolist(), strict=True)))
 
     def _conclude(self) -> None:
         """End the search: write what it chose, and train on as the mode says."""
@@ -215,25 +209,21 @@ class FlexoraEngine(FSDPEngineWithLMHead):
                 raise
             # the record is there, and `verl-redit flexora select` can choose from it
             print(f"flexora: nothing is chosen: {error}")
-            self._fold_gates()
-            self.search = None
+            self._end_search()
             return
         if self.rank == 0:
             selection.write(self._output / SELECTION)
             print(f"flexora: {selection.summary}; written to {self._output / SELECTION}")
-        self._fold_gates()
+        self._end_search()
         if self.flexora.mode == "one_run":
             _refuse(noise_problems(selection, self.flexora.accept_noise))
             self.dropped = {unit.name for unit in selection.units if not unit.chosen}
             self.switch_due = self.flexora.switch == "reset" and self.method.passes != "none"
-        self.search = None
 
-    def _fold_gates(self) -> None:
-        """Gates move from the forward pass into B, so that nothing changes as they end."""
-        if self.search and self.gates:
-            fold_gates(self.search.factors, self.gates, self.flexora.grain)
-            set_gates(self.module, dict.fromkeys(self.gates, 1.0), self.flexora.grain)
-            self.gates = {}
+    def _end_search(self) -> None:
+        if self.search:
+            self.gates.fold(self.search.factors)
+            self.search = None
 
     def optimizer_step(self):
         for name, parameter in self.module.named_parameters() if self.dropped else ():
@@ -267,11 +257,11 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def _as_rollouts_need(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
         """vLLM knows no gates, so B carries them; and a layer that was dropped and made anew adds nothing."""
-        empty = self.dropped if self.made_anew else set()
+        empty, gates = self.dropped if self.made_anew else set(), self.gates.of_unit
         for name, tensor in tensors:
             unit = self._unit(name)
             if unit not in empty:
-                yield name, tensor * self.gates[unit] if unit in self.gates and ".lora_B." in name else tensor
+                yield name, tensor * gates[unit] if unit in gates and ".lora_B." in name else tensor
 
     def save_checkpoint(self, local_path, *args, **kwargs):
         super().save_checkpoint(local_path, *args, **kwargs)
