@@ -16,7 +16,7 @@ export VIRTUAL_ENV = $(CURDIR)/$(VENV)
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
 
-demo: setup ## set up, then GRPO with and without dithering on this machine
+demo: setup ## set up, then GRPO with and without the plugins on this machine
 	$(BIN)/verl-redit demo $(ARGS)
 
 test: setup ## set up, then every test, the real trainer's among them

@@ -24,7 +24,6 @@ held-out template. Arms share the seeds of the rows' order. A run that is finish
 """
 
 import json
-import random
 from pathlib import Path
 from typing import Annotated
 
@@ -35,34 +34,15 @@ from rich.progress import track
 from rich.table import Table
 from seeds import cell, over_seeds, show, summary
 
-from verl_redit.demo import model, run, task
+from verl_redit.demo import run
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
-from verl_redit.paft.pool import render
 from verl_redit.paft.pool_file import load
 
 ARMS = ["fixed", "static", "cycle"]
 POOL = "gsm8k"
 VOCABULARY = 1024
 LONGEST_PROMPT = 320
-
-
-def prepare(folder: Path, sizes: Sizes, console: Console) -> None:
-    """Write the warmed-up model and the rows."""
-    if (folder / "model" / "config.json").is_file():
-        return
-    problems, templates = task.problems(sizes.problems, 0, "train"), load(POOL).of_split("train")
-
-    def ask(problem: task.Problem, draw: random.Random) -> list[dict[str, str]]:
-        return render(draw.choice(templates), {"question": problem.question})
-
-    texts = [turn["content"] for template in templates for turn in render(template, {"question": ""})]
-    tokenizer = model.build_tokenizer([*texts, *(f"{row.question}\n{row.solution()}" for row in problems)], VOCABULARY)
-    with console.status("warm start"):
-        warmed = model.warm_start(problems, tokenizer, 0, sizes.warm_steps, lambda step, loss: None, ask)
-    task.write_rows(problems, "train", folder / "train.parquet")
-    task.write_rows(task.problems(run.TEST_PROBLEMS, 0, "test"), "test", folder / "test.parquet")
-    model.save(warmed, tokenizer, folder / "model")
 
 
 def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: Console) -> Path:
@@ -110,7 +90,7 @@ def main(
     folder = out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=0, warm_steps=warm_steps, problems=2048)
-    prepare(folder, sizes, console)
+    run.prepare(folder, sizes, console, load(POOL).of_split("train"), VOCABULARY)
     dumps: dict[str, list[Path]] = {arm: [] for arm in ARMS}
     for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
         dumps[arm].append(train(folder, arm, seed, sizes, items, console))

@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from verl_redit.demo import report
+from verl_redit.demo.plugins import Part
 
 
 def rollout(group, session, output, gold="5", score=0.0):
@@ -65,12 +66,18 @@ def test_an_unfinished_line_is_left_for_later(folder):
 
 def test_the_page_has_pictures_commands_logs_versions_and_sizes(folder):
     console = Console(record=True, width=120)
-    path = report.write(folder, {"stock GRPO": "stock", "with ReDit": "redit"}, {"seed": 7}, 0.25, console)
+    runs = {"stock GRPO": folder / "stock", "with ReDit": folder / "redit"}
+    parts = [Part("A plugin", "what <it> did", [["prompt", "accuracy"], ["p1", "40 %"]], "cGljdHVyZQ=="), Part("B", "")]
+    path = report.write(folder, runs, {"seed": 7}, 0.25, parts, console)
     page = path.read_text()
     assert base64.b64encode((folder / "curves.png").read_bytes()).decode() in page
+    for text in ("<h2>A plugin</h2>", "what &lt;it&gt; did", "<th>accuracy</th>", "<td>40 %</td>", "cGljdHVyZQ=="):
+        assert text in page
     for text in ("python -m verl.trainer.main_ppo", str(folder / "stock"), "<td>seed</td><td>7</td>", "<td>verl</td>"):
         assert text in page
-    assert "raw reward" in console.export_text()
+    assert page.count("<img") == 2
+    told = console.export_text()
+    assert "raw reward" in told and "A plugin. what <it> did" in told
     assert json.loads((folder / "summary.json").read_text())["runs"]["stock GRPO"][report.TIED_GROUPS] == [
         [1, 0.5],
         [2, 1.0],

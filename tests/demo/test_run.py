@@ -23,6 +23,8 @@ from rich.console import Console
 
 from verl_redit.demo import run
 from verl_redit.demo.run import Arm, DemoError, Sizes
+from verl_redit.paft.checks import defects
+from verl_redit.paft.pool_file import load
 
 SIZES = Sizes(steps=3, prompts=4, rollouts=2, ranks=1, seed=7, warm_steps=1, problems=8)
 SLEEP = ["sleep", "60.25"]  # no other program on the machine sleeps as long
@@ -38,15 +40,32 @@ def sleepers() -> set[int]:
 
 
 def test_the_arms_differ_by_their_overrides_alone(tmp_path):
-    stock, dithered = (
+    plain, dithered = (
         run.command(tmp_path, tmp_path / "run", SIZES, Arm("arm", overrides)) for overrides in ([], ["+redit=gaussian"])
     )
-    assert [word for word in dithered if word not in stock] == ["+redit=gaussian"]
-    assert stock[1:4] == ["-m", "verl.trainer.main_ppo", "+host=cpu"]
+    assert [word for word in dithered if word not in plain] == ["+redit=gaussian"]
+    assert plain[1:4] == ["-m", "verl.trainer.main_ppo", "+host=cpu"]
 
 
-def test_verl_takes_the_command(tmp_path, verl_config):
-    command = run.command(tmp_path, tmp_path / "run", SIZES, Arm("arm", ["+redit=gaussian"]))
+def test_the_demos_arms_are_validated_alike(tmp_path, verl_config):
+    stock, suite = (
+        verl_config(*(word for word in run.command(tmp_path, tmp_path / "run", SIZES, arm)[3:] if "hydra." not in word))
+        for arm in run.arms(SIZES, 0.05)
+    )
+    for name in ("pool", "grid", "validation", "seed"):
+        assert stock.paft[name] == suite.paft[name]
+    assert (stock.paft.policy, suite.paft.policy) == ("fixed", "cycle")
+    assert "redit" not in stock and "flexora" not in stock and stock.trainer.v1.trainer_mode == "sync"
+    assert suite.redit.std == 0.05 and suite.flexora.search_steps == 1
+
+
+def test_the_demos_prompts_are_a_sound_pool():
+    assert not list(defects(load(run.POOL)))
+
+
+@pytest.mark.parametrize("arm", run.arms(SIZES, 0.05), ids=lambda arm: arm.folder)
+def test_verl_takes_the_command(tmp_path, verl_config, arm):
+    command = run.command(tmp_path, tmp_path / "run", SIZES, arm)
     overrides = [word for word in command[3:] if not word.startswith("hydra.")]
     config = verl_config(*overrides)
     assert config.data.train_batch_size == SIZES.prompts

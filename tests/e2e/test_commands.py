@@ -63,7 +63,9 @@ def test_demo_runs_both_arms_and_writes_the_report(tmp_path):
     (report,) = tmp_path.glob("runs/*/report.html")
     assert f"Look at {report}" in result.stdout
     page = report.read_text()
-    assert page.count("data:image/png;base64,") == 1
-    assert "+redit=gaussian" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert all(token in page for token in ("+redit=gaussian", "+paft=cycle", "+flexora=one_run"))
+    assert page.count("<td>unseen-words</td>") + page.count("<th>unseen-words</th>") == 1
+    assert "2 of 4 units chosen by align from 1 steps" in page
     runs = json.loads(report.with_name("summary.json").read_text())["runs"]
     assert [len(points["raw reward"]) for points in runs.values()] == [1, 1]

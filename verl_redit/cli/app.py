@@ -66,25 +66,24 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the check
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the model, the data and the runs.")] = Path("demo-output"),
-    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 24,
+    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 20,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts in a step.")] = 16,
     rollouts: Annotated[int, typer.Option(min=2, help="Rollouts of each prompt: the group size.")] = 8,
     ranks: Annotated[int, typer.Option(min=1, help="FSDP ranks, each a process.")] = 2,
     std: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise, reward range 1.")] = 0.0289,
-    seed: Annotated[int, typer.Option(help="Of the data, the model, the order and the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the data, the model, the order and all draws.")] = 0,
     warm_steps: Annotated[int, typer.Option(min=0, help="Batches of supervised warm start.")] = 450,
     problems: Annotated[int, typer.Option(min=1, help="Training problems.")] = 2048,
 ) -> None:
-    """Run GRPO with and without dithering through verl's own trainer, here and now, and draw the curves."""
-    from verl_redit.demo.run import Arm, DemoError, Sizes, run_demo
+    """Run GRPO with and without the three plugins through verl's own trainer, here and now, and draw the curves."""
+    from verl_redit.demo.run import DemoError, Sizes, run_demo
 
     sizes = Sizes(
         steps=steps, prompts=prompts, rollouts=rollouts, ranks=ranks, seed=seed, warm_steps=warm_steps,
         problems=problems,
     )  # fmt: skip
-    arms = [Arm("stock GRPO"), Arm("with ReDit", ["+redit=gaussian", f"redit.std={std}", f"redit.seed={seed}"])]
     try:
-        run_demo(out, sizes, arms, console)
+        run_demo(out, sizes, std, console)
     except DemoError as error:
-        console.print(f"[red]{error}[/]")
+        console.print(str(error), style="red", markup=False)
         raise typer.Exit(code=1) from error

