@@ -19,9 +19,9 @@
 The model is the demo's with twelve layers, warmed up on demonstrations of mixed quality. For each seed, LoRA on all
 layers is trained for a short run on clean solutions, and a layer's worth is the rise of held-out loss when its B is set
 to zero. Each method searches in a run of its own with the same data, and is judged by Spearman's correlation of its
-scores with the worth. The last row is how well the worth itself agrees from one run to another, which no method can
-beat. Seeds differ in the adapter and the order of rows, not in the warmed-up model; a search has another seed than the
-run that it is compared with. What is done is not done again.
+scores with the worth. The last row, for comparison, is how well the worth in one run ranks that in another; scores with
+less noise than a run can do better. Seeds differ in the adapter and the order of rows, not in the warmed-up model; a
+search has another seed than the run that it is compared with. What is done is not done again.
 """
 
 import json

@@ -66,10 +66,10 @@ def test_each_plugin_is_told_of(tmp_path):
     redit, paft, flexora = plugins.parts(stock, suite, steps, parse(POOL, ".yaml", "pool"))
     assert "deviation of 0.030" in redit.text and "In 30% of the groups" in redit.text and "60% of the" in redit.text
     assert "one of 2 for each" in paft.text and "Under the 2 prompts" in paft.text
-    assert "stock GRPO answered 25% to 50% of the problems, the suite 50% to 75%." in paft.text
+    assert "25% to 50% of stock GRPO's answers were right, and 50% to 75% of the suite's." in paft.text
     assert paft.table[1:] == [
-        ["near", "Go: {{ question }} ####", "50.0%", "50.0%"],
-        ["far", "Use ####. / {{ question }}", "25.0%", "75.0%"],
+        ["near", "Go: {{ question }} ####", "50%", "50%"],
+        ["far", "Use ####. / {{ question }}", "25%", "75%"],
     ]
     assert flexora.text.startswith("1 of 2 units chosen by align from 8 steps")
     assert "After step 8" in flexora.text and "75% of the LoRA" in flexora.text

@@ -66,7 +66,7 @@ def test_an_unfinished_line_is_left_for_later(folder):
 
 def test_the_page_has_pictures_commands_logs_versions_and_sizes(folder):
     console = Console(record=True, width=120)
-    runs = {"stock GRPO": folder / "stock", "with ReDit": folder / "redit"}
+    runs = {"stock GRPO": folder / "stock", "with the suite": folder / "redit"}
     parts = [Part("A plugin", "what <it> did", [["prompt", "accuracy"], ["p1", "40 %"]], "cGljdHVyZQ=="), Part("B", "")]
     path = report.write(folder, runs, {"seed": 7}, 0.25, parts, console)
     page = path.read_text()

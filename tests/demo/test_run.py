@@ -22,7 +22,7 @@ import pytest
 from rich.console import Console
 
 from verl_redit.demo import run
-from verl_redit.demo.run import Arm, DemoError, Sizes
+from verl_redit.demo.run import DemoError, Sizes
 from verl_redit.paft.checks import defects
 from verl_redit.paft.pool_file import load
 
@@ -40,11 +40,14 @@ def sleepers() -> set[int]:
 
 
 def test_the_arms_differ_by_their_overrides_alone(tmp_path):
-    plain, dithered = (
-        run.command(tmp_path, tmp_path / "run", SIZES, Arm("arm", overrides)) for overrides in ([], ["+redit=gaussian"])
-    )
-    assert [word for word in dithered if word not in plain] == ["+redit=gaussian"]
-    assert plain[1:4] == ["-m", "verl.trainer.main_ppo", "+host=cpu"]
+    arms = run.arms(SIZES, 0.05)
+    stock, suite = (run.command(tmp_path, tmp_path / "run", SIZES, arm) for arm in arms)
+    assert stock[1:3] == ["-m", "verl.trainer.main_ppo"]
+    shared = [
+        [word for word in command if word not in arm.overrides and not word.startswith("trainer.experiment_name=")]
+        for command, arm in zip((stock, suite), arms, strict=True)
+    ]
+    assert shared[0] == shared[1]
 
 
 def test_the_demos_arms_are_validated_alike(tmp_path, verl_config):

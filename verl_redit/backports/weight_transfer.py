@@ -39,14 +39,17 @@ def name_receiver(async_server: ModuleType) -> None:
     """Extend ``verl.workers.rollout.vllm_rollout.vllm_async_server``, which tells vLLM's workers the job's id."""
     if is_needed(async_server.vLLMHttpServer.__init__, "get_job_id_on_node", {"environ", "get_job_id"}):
         server = async_server.vLLMHttpServer
-        # not by wrapt: Ray pickles an actor's methods as functions, and what is wrapped would arrive alone
+        # not by wrapt: Ray pickles an actor's methods as plain functions, which loses the wrapper
         server.__init__ = _then_name_receiver(server.__init__)
 
 
 def _sender(wrapped, instance, args, kwargs):
     wrapped(*args, **kwargs)
     job = ray.get_runtime_context().get_job_id()
-    instance.zmq_handle = instance.zmq_handle.replace(f"-{job}-", f"-{_job_id_on_node()}-")
+    before, found, after = instance.zmq_handle.partition(f"-{job}-")
+    if not found:
+        raise RuntimeError(f"{instance.zmq_handle} does not name Ray's job {job}; install the verl that doctor names")
+    instance.zmq_handle = f"{before}-{_job_id_on_node()}-{after}"
 
 
 def _then_name_receiver(start: Callable[..., None]) -> Callable[..., None]:

@@ -67,7 +67,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the check
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the model, the data and the runs.")] = Path("demo-output"),
     steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 20,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts in a step.")] = 16,
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts in a step.")] = 16,
     rollouts: Annotated[int, typer.Option(min=2, help="Rollouts of each prompt: the group size.")] = 8,
     ranks: Annotated[int, typer.Option(min=1, help="FSDP ranks, each a process.")] = 2,
     std: Annotated[float, typer.Option(min=0.0, help="Standard deviation of the noise, reward range 1.")] = 0.0289,

@@ -12,4 +12,4 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The demo: a task, a tiny model, stock GRPO and GRPO with dithering through verl's own entry point, and a report."""
+"""The demo: a task, a tiny model, GRPO with and without the plugins through verl's own entry point, and a report."""

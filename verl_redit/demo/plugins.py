@@ -73,7 +73,7 @@ def _paft(stock: Path, suite: Path, pool: Pool) -> Part:
     shown = [template for template in pool.templates if template.id in found[0]]
     texts = [" / ".join(filter(None, (template.system, template.user))) for template in shown]
     rows = [
-        [template.id, text, *(f"{accuracy[template.id]:.1%}" for accuracy in found)]
+        [template.id, text, *(f"{accuracy[template.id]:.0%}" for accuracy in found)]
         for template, text in zip(shown, texts, strict=True)
     ]
     trained = len(pool.of_split("train"))
@@ -81,8 +81,8 @@ def _paft(stock: Path, suite: Path, pool: Pool) -> Part:
     return Part(
         "PAFT: prompts of a pool",
         f"Stock GRPO showed all problems with one prompt; the suite drew one of {trained} for each. Under the "
-        f"{len(rows)} prompts that neither was trained on, stock GRPO answered {ends[0]} of the problems, the suite "
-        f"{ends[1]}.",
+        f"{len(rows)} prompts that neither was trained on, {ends[0]} of stock GRPO's answers were right, and {ends[1]} "
+        "of the suite's.",
         [["unseen prompt", "text", "stock GRPO", "with the suite"], *rows],
     )
 
@@ -104,7 +104,7 @@ def _flexora(suite: Path) -> Part:
     return Part(
         "Flexora: layers with LoRA",
         f"{selection.summary}. After step {selection.scored_steps} these layers trained alone, {kept:.0%} of the LoRA "
-        "parameters. The demo goes on with them whatever the evidence says; a run of yours would stop if they were no "
-        "better than chance.",
+        "parameters, and the gradient norm is theirs. The demo goes on with them whatever the evidence says; a run of "
+        "yours would stop if they were no better than chance.",
         picture=base64.b64encode(buffer.getvalue()).decode(),
     )

@@ -15,7 +15,7 @@
 """Sets up the demo's folder, runs each arm through ``python -m verl.trainer.main_ppo`` and writes the report.
 
 demo-output/
-  model/  train.parquet  test.parquet  setup.json     made once, used again if the sizes are the same
+  model/  train.parquet  test.parquet  setup.json     made once, used again for the same sizes and prompts
   runs/20260131-120000/                               one folder for each demo
     report.html  curves.png  summary.json
     stock-grpo/  with-the-suite/                      command.txt, log.txt, metrics.jsonl, rollouts, validation
@@ -87,12 +87,14 @@ class Arm:
 def arms(sizes: Sizes, std: float) -> list[Arm]:
     """Stock GRPO, which shows every row the same prompt, and the suite; both are validated on the same prompts.
 
-    Stock GRPO gets its one prompt by the pool's data set too, which is there for the validation.
+    Stock GRPO gets its one prompt by the pool's data set too, which is there for the validation. The order of the rows
+    is that of the policy, so the runs do not see the same problems in a step.
 
     Args:
         std: of the noise on rewards.
     """
-    pool = [f"paft.pool={POOL}", f"paft.grid.items={TEST_PROBLEMS // 4}", f"paft.seed={sizes.seed}"]
+    held_out = len(load(POOL).of_split("held_out"))
+    pool = [f"paft.pool={POOL}", f"paft.grid.items={TEST_PROBLEMS // held_out}", f"paft.seed={sizes.seed}"]
     return [
         Arm("stock GRPO", ["+paft=fixed", *pool]),
         Arm(
@@ -123,11 +125,12 @@ def run_demo(out: Path, sizes: Sizes, std: float, console: Console) -> Path:
         pool = load(POOL)
         accuracy = prepare(out, sizes, console, pool.of_split("train"))
         run = out / "runs" / time.strftime("%Y%m%d-%H%M%S")
-        folders = {arm.title: run / arm.folder for arm in arms(sizes, std)}
-        for arm in arms(sizes, std):
+        stock, suite = arms(sizes, std)
+        folders = {arm.title: run / arm.folder for arm in (stock, suite)}
+        for arm in (stock, suite):
             train(command(out, folders[arm.title], sizes, arm), folders[arm.title], arm.title, sizes, console)
-        stock, suite = folders.values()
-        parts = plugins.parts(stock, suite, report.training_steps(suite / "metrics.jsonl"), pool)
+        steps = report.training_steps(folders[suite.title] / "metrics.jsonl")
+        parts = plugins.parts(folders[stock.title], folders[suite.title], steps, pool)
         path = report.write(run, folders, asdict(sizes), accuracy, parts, console)
     console.print(f"[bold]Look at[/] {path}")
     return path
@@ -181,7 +184,7 @@ def prepare(
             ask,
         )
     accuracy = model.sampled_accuracy(weights, tokenizer, test, sizes.seed, ask)
-    console.print(f"the model answers {accuracy:.0%} of {len(test)} test problems")
+    console.print(f"the model answers {accuracy:.0%} of {len(test)} test problems, under the prompts of its warm start")
     model.save(weights, tokenizer, out / "model")
     task.write_rows(training, "train", out / "train.parquet")
     task.write_rows(test, "test", out / "test.parquet")
