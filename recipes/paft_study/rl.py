@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The paper's claim at small scale, by reinforcement learning: fixed, static and cycle, on unseen templates.
+"""The paper's claim at small scale, by reinforcement learning: one template against policies, on unseen templates.
 
-    VERL_PLATFORM=cpu python recipes/paft_study/rl.py --out DIR
+    VERL_PLATFORM=cpu python recipes/paft_study/rl.py --out DIR      # --arm NAME, several times, for some of them
+
+What is run, and when it stops, is in PLAN.md.
 
 Each run is `python -m verl.trainer.main_ppo` (GRPO with LoRA, FSDP2, vLLM) on the demo's word problems, from one tiny
 model that was warmed up on demonstrations of mixed quality under random train templates: it can read all of them a
@@ -39,7 +41,8 @@ from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm, Sizes
 from verl_redit.paft.pool_file import load
 
-ARMS = ["fixed", "static", "cycle"]
+ARMS = ["fixed", "static", "uniform", "block", "cycle", "adaptive"]
+CLOSED_LOOP = ["trainer.v1.trainer_mode=redit_sync"]  # adaptive follows rewards
 POOL = "gsm8k"
 VOCABULARY = 1024
 LONGEST_PROMPT = 320
@@ -51,6 +54,7 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
     dump = trained / "validation" / f"{sizes.steps}.jsonl"
     if not dump.is_file():
         pool = [f"+paft={arm}", f"paft.pool={POOL}", f"paft.seed={seed}", f"paft.grid.items={items}"]
+        pool += CLOSED_LOOP if arm == "adaptive" else []
         greedy = [f"actor_rollout_ref.rollout.val_kwargs.{setting}" for setting in ("do_sample=false", "n=1")]
         arguments = [
             *run.command(folder, trained, sizes, Arm(trained.name, pool)), *greedy,
@@ -80,6 +84,7 @@ def show_rewards(arms: dict[str, list[Path]], console: Console) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-rl-study"),
+    arm: Annotated[list[str], typer.Option(help="One of the arms; fixed, the first, is always run.")] = ARMS,
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 3,
     steps: Annotated[int, typer.Option(help="GRPO steps of each run.")] = 40,
     items: Annotated[int, typer.Option(help="Test problems under each template.")] = 32,
@@ -91,9 +96,12 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=0, warm_steps=warm_steps, problems=2048)
     run.prepare(folder, sizes, console, load(POOL).of_split("train"), VOCABULARY)
-    dumps: dict[str, list[Path]] = {arm: [] for arm in ARMS}
-    for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
-        dumps[arm].append(train(folder, arm, seed, sizes, items, console))
+    if wrong := set(arm) - set(ARMS):
+        raise typer.BadParameter(f"{', '.join(sorted(wrong))}: arms are {', '.join(ARMS)}", param_hint="--arm")
+    chosen = [name for name in ARMS if name in {ARMS[0], *arm}]
+    dumps: dict[str, list[Path]] = {name: [] for name in chosen}
+    for name, seed in track([(name, seed) for seed in range(seeds) for name in chosen], "runs", console=console):
+        dumps[name].append(train(folder, name, seed, sizes, items, console))
     before = folder / f"{ARMS[0]}-0" / "validation" / "0.jsonl"
     of_tier = summary({"before": [before], **dumps})
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))

@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The paper's claim at small scale, supervised: one fixed template, one per row, and a cycle, on unseen templates.
+"""The paper's claim at small scale, supervised: one template against policies, blocks and sizes of pools.
 
-    python recipes/paft_study/supervised.py --out DIR
+    python recipes/paft_study/supervised.py policies --out DIR      # also: blocks, pools; arms in common run once
+
+What is run, and when it stops, is in PLAN.md.
 
 Each run is verl's own supervised trainer (`verl.trainer.sft_trainer`, FSDP2, full fine-tuning) on the demo's word
 problems, from one tiny model that was warmed up on bare questions. It is judged by greedy answers to test problems
@@ -23,8 +25,10 @@ robustness` reads. Arms share the seeds of the rows' order. A run that is finish
 """
 
 import json
+import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -36,11 +40,47 @@ from seeds import show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from verl_redit.demo import model, supervised, task
+from verl_redit.paft import importing
 from verl_redit.paft.pool import Pool, Template, render
 from verl_redit.paft.pool_file import load
 from verl_redit.paft.scoring import score
 
-ARMS = ["fixed", "static", "cycle"]
+
+@dataclass(frozen=True)
+class Arm:
+    """What differs between runs.
+
+    Args:
+        policy: which template a draw gets.
+        block: draws that share one with policy ``block``.
+        templates: how many of the pool's train templates there are, drawn by the seed; None for all.
+    """
+
+    policy: str
+    block: int = 4
+    templates: int | None = None
+
+
+ARMS = {
+    **{policy: Arm(policy) for policy in ("fixed", "static", "uniform", "cycle")},
+    **{f"block-{size}": Arm("block", block=size) for size in (1, 4, 16, 64)},
+    **{f"pool-{count}": Arm("cycle", templates=count) for count in (1, 3, 12)},
+}
+
+
+class Study(str, Enum):
+    """Which arms."""
+
+    policies = "policies"
+    blocks = "blocks"
+    pools = "pools"
+
+
+STUDIES = {
+    Study.policies: ["fixed", "static", "uniform", "block-4", "cycle"],
+    Study.blocks: ["block-1", "block-4", "block-16", "block-64"],
+    Study.pools: ["pool-1", "pool-3", "pool-12", "cycle"],
+}
 POOL = "gsm8k"
 VOCABULARY = 1024
 LONGEST_REPLY = 24
@@ -72,15 +112,28 @@ def prepare(folder: Path, sizes: Sizes, pool: Pool, console: Console) -> None:
     model.save(warmed, tokenizer, folder / "model")
 
 
-def train(folder: Path, run: Path, arm: str, seed: int, sizes: Sizes) -> Path:
+def shown(folder: Path, pool: Pool, arm: Arm, seed: int) -> str:
+    """The pool of an arm, as ``paft.pool`` takes it; a smaller one holds what the next larger one of the seed holds."""
+    if arm.templates is None:
+        return POOL
+    train = pool.of_split("train")
+    kept = random.Random(f"{seed}/pool").sample(train, len(train))[: arm.templates]
+    file = folder / f"pool-{arm.templates}-{seed}.yaml"
+    if not file.is_file():
+        importing.write(replace(pool, templates=(*kept, *pool.of_split("held_out"))), file)
+    return str(file)
+
+
+def train(folder: Path, run: Path, pool: Pool, arm: Arm, seed: int, sizes: Sizes) -> Path:
     """Run verl's supervised trainer; returns the folder of the trained model."""
     steps = sizes.rows // sizes.batch * sizes.epochs
     trained = run / "checkpoints" / f"global_step_{steps}" / "huggingface"
     if trained.is_dir():
         return trained
     supervised.train(
-        folder / "model", folder / "train.parquet", run, "+paft=sft", f"paft.pool={POOL}", f"paft.seed={seed}",
-        f"paft.policy={arm}", "data.val_files=null", f"data.train_batch_size={sizes.batch}",
+        folder / "model", folder / "train.parquet", run, "+paft=sft",
+        f"paft.pool={shown(folder, pool, arm, seed)}", f"paft.seed={seed}", f"paft.policy={arm.policy}",
+        f"paft.block={arm.block}", "data.val_files=null", f"data.train_batch_size={sizes.batch}",
         f"data.micro_batch_size_per_gpu={sizes.batch // RANKS}", "data.max_length=512",
         "+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}",
         f"trainer.total_epochs={sizes.epochs}", "trainer.save_freq=-1", "checkpoint.save_contents=[hf_model]",
@@ -133,6 +186,7 @@ def line(template: Template, item: int, gold: str, reply: str) -> dict:
 
 
 def main(
+    study: Annotated[Study, typer.Argument(help="Which arms.")],
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-study"),
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 5,
     rows: Annotated[int, typer.Option(help="Training rows.")] = 2048,
@@ -141,22 +195,22 @@ def main(
     batch: Annotated[int, typer.Option(help="Rows in a step.")] = 32,
     warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 450,
 ) -> None:
-    """Train and judge every arm with every seed, and print the table."""
+    """Train and judge every arm of the study with every seed, and print the table."""
     console = Console()
     folder, sizes, pool = out.resolve(), Sizes(seeds, rows, items, epochs, batch, warm_steps), load(POOL)
     folder.mkdir(parents=True, exist_ok=True)
     prepare(folder, sizes, pool, console)
-    runs = {arm: [folder / f"{arm}-{seed}" for seed in range(seeds)] for arm in ARMS}
-    pairs = [(arm, seed) for seed in range(seeds) for arm in ARMS]
+    runs = {arm: [folder / f"{arm}-{seed}" for seed in range(seeds)] for arm in STUDIES[study]}
+    pairs = [(arm, seed) for seed in range(seeds) for arm in STUDIES[study]]
     for arm, seed in track(pairs, description="runs", console=console):
         run = runs[arm][seed]
-        judge(run, train(folder, run, arm, seed, sizes), pool, sizes)
+        judge(run, train(folder, run, pool, ARMS[arm], seed, sizes), pool, sizes)
     seen, unseen = (
         summary({arm: [run / dumps / "1.jsonl" for run in folders] for arm, folders in runs.items()})
         for dumps in ("seen", "validation")
     )
     of_tier = {"trained template": seen["all"], **unseen}
-    (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
+    (folder / f"{study.value}.json").write_text(json.dumps(of_tier, indent=1))
     show(of_tier, console)
 
 

@@ -14,11 +14,29 @@
 
 """The studies' figures on made-up dumps, by hand."""
 
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 
 from recipes.paft_study import seeds
+from verl_redit.paft.pool_file import load
+
+
+def test_a_smaller_pool_is_in_the_next_larger_one_and_seeds_differ(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(seeds.__file__).parent))
+    supervised = importlib.import_module("recipes.paft_study.supervised")
+    whole = load("gsm8k")
+
+    def ids(arm: str, seed: int, split: str = "train") -> set[str]:
+        file = supervised.shown(tmp_path, whole, supervised.ARMS[arm], seed)
+        return {template.id for template in load(file).of_split(split)}
+
+    one, three, twelve = (ids(f"pool-{count}", 0) for count in (1, 3, 12))
+    assert (len(one), len(three), len(twelve)) == (1, 3, 12) and one < three < twelve < ids("cycle", 0)
+    assert ids("pool-12", 1) != twelve
+    assert ids("pool-1", 0, "held_out") == {template.id for template in whole.of_split("held_out")}
 
 
 def dump(file, accuracies: dict[tuple[str, str], list[float]]):
