@@ -26,6 +26,7 @@ held-out template. Arms share the seeds of the rows' order. A run that is finish
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,7 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
     trained = folder / f"{arm}-{seed}"
     dump = trained / "validation" / f"{sizes.steps}.jsonl"
     if not dump.is_file():
+        shutil.rmtree(trained, ignore_errors=True)
         pool = [f"+paft={arm}", f"paft.pool={POOL}", f"paft.seed={seed}", f"paft.grid.items={items}"]
         pool += CLOSED_LOOP if arm == "adaptive" else []
         greedy = [f"actor_rollout_ref.rollout.val_kwargs.{setting}" for setting in ("do_sample=false", "n=1")]

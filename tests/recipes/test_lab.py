@@ -32,7 +32,7 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
 from recipes.flexora_study import planted
-from recipes.lab import grpo, outcomes, redit, run, task
+from recipes.lab import grpo, headline, outcomes, redit, run, task
 from verl_redit.demo.engine import build, join
 
 SETTINGS = grpo.Settings(lr=1e-3, prompts=4, rollouts=4, weight_decay=0.0)
@@ -226,3 +226,14 @@ def test_the_report_shows_a_cell_by_the_seeds_that_all_arms_have(tmp_path):
     assert results[redit.GRPO]["gain"] == [0, 0, 0] and results[redit.GRPO]["ratio of steps"] == [1, None, None]
     assert results["ReDit, Gaussian"]["energy of tied groups"][0] > 0.1
     assert (grid.folder / "middle-1.png").is_file() and "ReDit, Gaussian" in console.export_text()
+
+
+@pytest.mark.parametrize("arm", headline.ARMS)
+def test_verl_takes_the_headline_arms(arm, tmp_path, verl_config):
+    words = headline.command(tmp_path, tmp_path / arm, arm, 3, 48)[3:]
+    config = verl_config(*(word for word in words if not word.startswith("hydra.")))
+    assert config.actor_rollout_ref.rollout.seed == config.data.seed == 3
+    assert config.actor_rollout_ref.rollout.val_kwargs.n == headline.SAMPLES
+    assert ("redit" in config) == (arm != "grpo")
+    if arm != "grpo":
+        assert config.redit.seed == 3 and config.redit.apply_to == ("mixed" if arm == "mixed-only" else "all")
