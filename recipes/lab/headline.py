@@ -11,66 +11,46 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-
 """The lab's headline arms in verl's own trainer, where answers are rarely right.
 
     VERL_PLATFORM=cpu python -m recipes.lab.headline --out DIR
 
 Each run is `python -m verl.trainer.main_ppo` (GRPO with LoRA, FSDP2, vLLM) on the demo's word problems, from one tiny
 model that was warmed up for so short a time that it answers about a tenth of them. Arms of a seed share the order of
-the rows and the seed of the rollouts. Accuracy is verl's validation after the last step. What is run, and when it
-stops, is in PLAN.md. A run that is finished is not run again.
+the rows and the seed of the rollouts. What is run, and when it stops, is in PLAN.md. A run that is finished is not run
+again.
 """
 
-import os
-import shutil
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
+from recipes.lab.runs import Job, run_all
 from verl_redit.comparison.figures import compare
 from verl_redit.comparison.logs import read_arms
 from verl_redit.comparison.page import print_comparison
 from verl_redit.demo import run
-from verl_redit.demo.run import Arm, Sizes
+from verl_redit.demo.run import Sizes
 
 ARMS = {
     "grpo": [],
     "gaussian": ["+redit=gaussian"],
     "mixed-only": ["+redit=gaussian", "trainer.v1.trainer_mode=redit_sync", "redit.apply_to=mixed"],
 }
-WARM_STEPS = 150
 SAMPLES = 8
 
 
 def sizes_of(steps: int, seed: int) -> Sizes:
     """Of a run, and with seed 0 of the model and the rows that all share."""
-    return Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=seed, warm_steps=WARM_STEPS, problems=2048)
+    return Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=seed, warm_steps=150, problems=2048)
 
 
-def command(folder: Path, trained: Path, arm: str, seed: int, steps: int) -> list[str]:
-    """The command of a run."""
+def job(folder: Path, arm: str, seed: int, steps: int) -> Job:
+    """The run of an arm with a seed."""
     noise = [f"redit.seed={seed}"] if ARMS[arm] else []
-    return [
-        *run.command(folder, trained, sizes_of(steps, seed), Arm(trained.name, [*ARMS[arm], *noise])),
-        f"actor_rollout_ref.rollout.seed={seed}",
-        f"actor_rollout_ref.rollout.val_kwargs.n={SAMPLES}",
-        "trainer.val_before_train=false",
-        f"trainer.test_freq={steps}",
-    ]
-
-
-def train(folder: Path, arm: str, seed: int, steps: int) -> None:
-    """Run an arm with a seed, unless that was done before."""
-    trained = folder / arm / f"seed{seed}"
-    if not (trained / "validation" / f"{steps}.jsonl").is_file():
-        shutil.rmtree(trained, ignore_errors=True)
-        arguments = command(folder, trained, arm, seed, steps)
-        run.train(arguments, trained, f"{arm}, seed {seed}", sizes_of(steps, seed), Console(quiet=True))
+    return Job(folder / arm / f"seed{seed}", [*ARMS[arm], *noise], sizes_of(steps, seed), SAMPLES)
 
 
 def main(
@@ -81,13 +61,9 @@ def main(
 ) -> None:
     """Train every arm with every seed, and print the comparison."""
     console, folder = Console(), out.resolve()
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     folder.mkdir(parents=True, exist_ok=True)
     run.prepare(folder, sizes_of(steps, 0), console)
-    with ThreadPoolExecutor(processes) as pool:
-        jobs = [pool.submit(train, folder, arm, seed, steps) for seed in range(seeds) for arm in ARMS]
-        for done in track(as_completed(jobs), "runs", total=len(jobs), console=console):
-            done.result()
+    run_all([job(folder, arm, seed, steps) for seed in range(seeds) for arm in ARMS], folder, processes, console)
     print_comparison(compare(read_arms([folder / arm for arm in ARMS])), console)
 
 

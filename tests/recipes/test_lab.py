@@ -32,7 +32,7 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
 from recipes.flexora_study import planted
-from recipes.lab import grpo, headline, outcomes, redit, run, task
+from recipes.lab import factorial, grpo, headline, outcomes, redit, run, runs, task
 from verl_redit.demo.engine import build, join
 
 SETTINGS = grpo.Settings(lr=1e-3, prompts=4, rollouts=4, weight_decay=0.0)
@@ -228,12 +228,51 @@ def test_the_report_shows_a_cell_by_the_seeds_that_all_arms_have(tmp_path):
     assert (grid.folder / "middle-1.png").is_file() and "ReDit, Gaussian" in console.export_text()
 
 
+def composed(verl_config, job, folder):
+    return verl_config(*(word for word in job.command(folder)[3:] if not word.startswith("hydra.")))
+
+
 @pytest.mark.parametrize("arm", headline.ARMS)
 def test_verl_takes_the_headline_arms(arm, tmp_path, verl_config):
-    words = headline.command(tmp_path, tmp_path / arm, arm, 3, 48)[3:]
-    config = verl_config(*(word for word in words if not word.startswith("hydra.")))
+    config = composed(verl_config, headline.job(tmp_path, arm, 3, 48), tmp_path)
     assert config.actor_rollout_ref.rollout.seed == config.data.seed == 3
     assert config.actor_rollout_ref.rollout.val_kwargs.n == headline.SAMPLES
     assert ("redit" in config) == (arm != "grpo")
     if arm != "grpo":
         assert config.redit.seed == 3 and config.redit.apply_to == ("mixed" if arm == "mixed-only" else "all")
+
+
+@pytest.mark.parametrize("cell", factorial.CELLS, ids=factorial.title)
+def test_verl_takes_every_combination(cell, tmp_path, verl_config):
+    config = composed(verl_config, factorial.job(tmp_path, cell, 3, 24), tmp_path)
+    assert ("redit" in config, config.paft.policy == "cycle", "flexora" in config) == cell
+    assert config.paft.seed == config.data.seed == 3 and config.trainer.test_freq == 24
+
+
+def test_effects_are_what_a_factor_adds_and_what_two_and_three_add_together():
+    def accuracy(redit: bool, paft: bool, flexora: bool) -> float:
+        return 0.5 + 0.1 * redit - 0.2 * paft + 0.3 * redit * paft + 0.4 * redit * paft * flexora
+
+    found = factorial.effects({cell: accuracy(*cell) for cell in factorial.CELLS})
+    assert found == pytest.approx({
+        "ReDit": 0.1 + 0.3 / 2 + 0.4 / 4, "PAFT": -0.2 + 0.3 / 2 + 0.4 / 4, "Flexora": 0.4 / 4,
+        "ReDit × PAFT": 0.3 + 0.4 / 2, "ReDit × Flexora": 0.4 / 2, "PAFT × Flexora": 0.4 / 2,
+        "ReDit × PAFT × Flexora": 0.4,
+    })  # fmt: skip
+
+
+def test_a_finished_run_is_not_made_again_and_a_half_done_one_is(tmp_path, monkeypatch):
+    made = []
+
+    def train(arguments, folder, title, sizes, console):
+        assert not folder.exists()
+        made.append(title)
+
+    monkeypatch.setattr(runs.run, "train", train)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    finished, half_done = (headline.job(tmp_path, "grpo", seed, 4) for seed in (0, 1))
+    finished.dump.parent.mkdir(parents=True)
+    finished.dump.touch()
+    (half_done.folder / "rollouts").mkdir(parents=True)
+    runs.run_all([finished, half_done], tmp_path, 2, Console(quiet=True))
+    assert made == ["grpo/seed1"]
