@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 TORCH = $(shell grep '^torch==' requirements-cpu.lock)
-# verl starts its processes one after the other, so that one run leaves half of two cores idle
-TWO_FILES_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# verl starts its processes one after the other, so that one run leaves half of two cores idle; tests/conftest.py has groups
+TWO_AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
 test unit: export OMP_NUM_THREADS = 1
 export VERL_PLATFORM = cpu
 export VIRTUAL_ENV = $(CURDIR)/$(VENV)
@@ -20,11 +20,11 @@ demo: setup ## set up, then GRPO with and without the plugins on this machine
 	$(BIN)/verl-redit demo $(ARGS)
 
 test: setup ## set up, then every test, the real trainer's among them
-	$(BIN)/pytest $(TWO_FILES_AT_ONCE) $(ARGS)
+	$(BIN)/pytest $(TWO_AT_ONCE) $(ARGS)
 	@echo "All tests ran; the lines above say which were skipped and why."
 
 unit: setup ## the tests that do not start the trainer
-	$(BIN)/pytest -m "not e2e" $(TWO_FILES_AT_ONCE) $(ARGS)
+	$(BIN)/pytest -m "not e2e" $(TWO_AT_ONCE) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

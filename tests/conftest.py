@@ -19,6 +19,7 @@ import os
 os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,30 @@ import verl  # noqa: F401  loads the plugin
 from hydra import compose, initialize_config_module
 
 SHARED_GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
+
+
+# a port that one run of verl has chosen is free for another until it is bound
+ONE_AFTER_THE_OTHER = ("e2e", "conformance")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Put runs of verl into one group of tests, and first, as it is the longest; each other file is a group."""
+
+    def runs_verl(item: pytest.Item) -> bool:
+        return item.path.parent.name in ONE_AFTER_THE_OTHER
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("runs of verl" if runs_verl(item) else str(item.path)))
+    items.sort(key=lambda item: not runs_verl(item))
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """That of the root logger, which importing vLLM's server changes."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
 
 
 @pytest.fixture
