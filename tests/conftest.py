@@ -19,7 +19,6 @@ import os
 os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -43,14 +42,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(pytest.mark.xdist_group("runs of verl" if runs_verl(item) else str(item.path)))
     items.sort(key=lambda item: not runs_verl(item))
-
-
-@pytest.fixture(autouse=True)
-def log_level():
-    """That of the root logger, which importing vLLM's server changes."""
-    level = logging.root.level
-    yield
-    logging.root.setLevel(level)
 
 
 @pytest.fixture

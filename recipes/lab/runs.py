@@ -59,12 +59,19 @@ class Job:
 
 
 def run_all(jobs: list[Job], workspace: Path, processes: int, console: Console) -> None:
-    """Make the runs that are not finished; processors are shared out."""
+    """Make the runs that are not finished; processors are shared out.
+
+    After a failure, or ctrl-C, those that have begun go to their end and no other begins.
+    """
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     with ThreadPoolExecutor(processes) as pool:
         started = [pool.submit(_run, job, workspace) for job in jobs]
-        for done in track(as_completed(started), "runs", total=len(started), console=console):
-            done.result()
+        try:
+            for done in track(as_completed(started), "runs", total=len(started), console=console):
+                done.result()
+        except BaseException:  # ctrl-C too
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _run(job: Job, workspace: Path) -> None:

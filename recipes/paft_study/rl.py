@@ -14,7 +14,7 @@
 
 """The paper's claim at small scale, by reinforcement learning: one template against policies, on unseen templates.
 
-    VERL_PLATFORM=cpu python recipes/paft_study/rl.py --out DIR      # --arm NAME, several times, for some of them
+    VERL_PLATFORM=cpu python recipes/paft_study/rl.py --out DIR
 
 What is run, and when it stops, is in PLAN.md.
 
@@ -86,7 +86,6 @@ def show_rewards(arms: dict[str, list[Path]], console: Console) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-rl-study"),
-    arm: Annotated[list[str], typer.Option(help="One of the arms; fixed, the first, is always run.")] = ARMS,
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 3,
     steps: Annotated[int, typer.Option(help="GRPO steps of each run.")] = 40,
     items: Annotated[int, typer.Option(help="Test problems under each template.")] = 32,
@@ -98,12 +97,9 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=0, warm_steps=warm_steps, problems=2048)
     run.prepare(folder, sizes, console, load(POOL).of_split("train"), VOCABULARY)
-    if wrong := set(arm) - set(ARMS):
-        raise typer.BadParameter(f"{', '.join(sorted(wrong))}: arms are {', '.join(ARMS)}", param_hint="--arm")
-    chosen = [name for name in ARMS if name in {ARMS[0], *arm}]
-    dumps: dict[str, list[Path]] = {name: [] for name in chosen}
-    for name, seed in track([(name, seed) for seed in range(seeds) for name in chosen], "runs", console=console):
-        dumps[name].append(train(folder, name, seed, sizes, items, console))
+    dumps: dict[str, list[Path]] = {arm: [] for arm in ARMS}
+    for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
+        dumps[arm].append(train(folder, arm, seed, sizes, items, console))
     before = folder / f"{ARMS[0]}-0" / "validation" / "0.jsonl"
     of_tier = summary({"before": [before], **dumps})
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))

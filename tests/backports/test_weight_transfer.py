@@ -25,6 +25,7 @@ from transformers import Qwen2Config
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import RolloutMode
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
 LONGEST_UNIX_SOCKET_PATH = 107
@@ -35,9 +36,6 @@ def sockets(monkeypatch, tmp_path):
     """The sockets' addresses on a node with this id, in the first job of its cluster: the trainer's and vLLM's."""
     Qwen2Config(num_hidden_layers=1, architectures=["Qwen2ForCausalLM"]).save_pretrained(tmp_path)
     model, rollout = HFModelConfig(path=str(tmp_path), load_tokenizer=False), RolloutConfig(name="vllm", mode="async")
-    # not while tests are collected: it makes the root logger deaf to warnings
-    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
-
     # what an actor's process gets
     server = cloudpickle.loads(cloudpickle.dumps(ray.remote(vLLMHttpServer).__ray_metadata__.modified_class))
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")

@@ -189,6 +189,6 @@ def test_bad_settings_are_told(found):
 
 
 def test_rows_with_the_same_key_are_reported(found, caplog):
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("WARNING"):  # importing vLLM's server sets the root logger to ERROR
         assert found([row(LABELLED), row(LABELLED), row({"split": "train", "index": 1})]) == []
     assert "1 pairs of data_source and extra_info.index occur more than once (first: 'a', 0 in " in caplog.text
