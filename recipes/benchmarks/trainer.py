@@ -35,8 +35,10 @@ from rich.console import Console
 from scipy.stats import bootstrap
 
 from verl_redit.demo import run
+from verl_redit.demo.process import run_to_end
 from verl_redit.demo.report import training_steps
-from verl_redit.demo.run import Arm, Sizes
+from verl_redit.demo.run import Arm
+from verl_redit.demo.workspace import Sizes, prepare
 from verl_redit.paft.pool import render
 from verl_redit.paft.pool_file import load
 from verl_redit.settings import check_name
@@ -83,7 +85,7 @@ def main(
     """Measure start-up and steps of each arm."""
     console = Console()
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=ranks, seed=0, warm_steps=100, problems=512)
-    run.prepare(out.resolve(), sizes, console)
+    prepare(out.resolve(), sizes, console)
     compared_arms = arms(plugin, out.resolve())
     starts: dict[str, list[float]] = {arm.title: [] for arm, _ in compared_arms}
     seconds: dict[str, list[float]] = {arm.title: [] for arm, _ in compared_arms}
@@ -93,7 +95,7 @@ def main(
             quiet = ["trainer.val_before_train=false", "trainer.test_freq=-1"]
             arguments = [*run.command(out.resolve(), folder, sizes, arm), *overrides, *quiet]
             began = time.time()
-            run.train(arguments, folder, arm.title, sizes, console)
+            run_to_end(arguments, folder, arm.title, sizes, console)
             starts[arm.title].append(round((folder / "rollouts" / "1.jsonl").stat().st_mtime - began, 1))
             entries = training_steps(folder / "metrics.jsonl")[1:]
             seconds[arm.title] += [entry["data"]["timing_s/step"] for entry in entries]

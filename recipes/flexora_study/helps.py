@@ -45,8 +45,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo import model as demo
 from verl_redit.demo import run, supervised, task
+from verl_redit.demo.process import run_to_end
 from verl_redit.demo.report import training_steps
-from verl_redit.demo.run import Arm, Sizes
+from verl_redit.demo.run import Arm
+from verl_redit.demo.workspace import Sizes
 from verl_redit.flexora.export import export
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
@@ -122,7 +124,7 @@ class Grpo:
             "actor_rollout_ref.rollout.val_kwargs.n=1", "trainer.val_before_train=false",
             f"trainer.test_freq={steps}",
         ]  # fmt: skip
-        run.train(arguments, folder, folder.name, sizes, Console(quiet=True))
+        run_to_end(arguments, folder, folder.name, sizes, Console(quiet=True))
 
     def accuracy(self, model: Path, folder: Path, steps: int) -> float:
         lines = (folder / f"validation/{steps}.jsonl").read_text().splitlines()

@@ -31,8 +31,7 @@ from recipes.lab.runs import Job, run_all
 from verl_redit.comparison.figures import compare
 from verl_redit.comparison.logs import read_arms
 from verl_redit.comparison.page import print_comparison
-from verl_redit.demo import run
-from verl_redit.demo.run import Sizes
+from verl_redit.demo.workspace import Sizes, prepare
 
 ARMS = {
     "grpo": [],
@@ -62,7 +61,7 @@ def main(
     """Train every arm with every seed, and print the comparison."""
     console, folder = Console(), out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    run.prepare(folder, sizes_of(steps, 0), console)
+    prepare(folder, sizes_of(steps, 0), console)
     run_all([job(folder, arm, seed, steps) for seed in range(seeds) for arm in ARMS], folder, processes, console)
     print_comparison(compare(read_arms([folder / arm for arm in ARMS])), console)
 

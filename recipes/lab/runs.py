@@ -23,7 +23,9 @@ from rich.console import Console
 from rich.progress import track
 
 from verl_redit.demo import run
-from verl_redit.demo.run import Arm, Sizes
+from verl_redit.demo.process import run_to_end
+from verl_redit.demo.run import Arm
+from verl_redit.demo.workspace import Sizes
 
 
 @dataclass(frozen=True)
@@ -78,4 +80,4 @@ def _run(job: Job, workspace: Path) -> None:
     if not job.dump.is_file():
         shutil.rmtree(job.folder, ignore_errors=True)
         title = f"{job.folder.parent.name}/{job.folder.name}"
-        run.train(job.command(workspace), job.folder, title, job.sizes, Console(quiet=True))
+        run_to_end(job.command(workspace), job.folder, title, job.sizes, Console(quiet=True))

@@ -38,8 +38,10 @@ from rich.table import Table
 from seeds import cell, over_seeds, show, summary
 
 from verl_redit.demo import run
+from verl_redit.demo.process import run_to_end
 from verl_redit.demo.report import training_steps
-from verl_redit.demo.run import Arm, Sizes
+from verl_redit.demo.run import Arm
+from verl_redit.demo.workspace import Sizes, prepare
 from verl_redit.paft.pool_file import load
 
 ARMS = ["fixed", "static", "uniform", "block", "cycle", "adaptive"]
@@ -67,7 +69,7 @@ def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: 
             f"trainer.val_before_train={str((arm, seed) == (ARMS[0], 0)).lower()}",
             f"trainer.test_freq={sizes.steps}",
         ]  # fmt: skip
-        run.train(arguments, trained, trained.name, sizes, console)
+        run_to_end(arguments, trained, trained.name, sizes, console)
     return dump
 
 
@@ -96,7 +98,7 @@ def main(
     folder = out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=0, warm_steps=warm_steps, problems=2048)
-    run.prepare(folder, sizes, console, load(POOL).of_split("train"), VOCABULARY)
+    prepare(folder, sizes, console, load(POOL).of_split("train"), VOCABULARY)
     dumps: dict[str, list[Path]] = {arm: [] for arm in ARMS}
     for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
         dumps[arm].append(train(folder, arm, seed, sizes, items, console))

@@ -28,7 +28,9 @@ from rich.console import Console
 from verl.utils.reward_score import default_compute_score
 
 from verl_redit.demo import run, task
-from verl_redit.demo.run import Arm, Sizes
+from verl_redit.demo.process import run_to_end
+from verl_redit.demo.run import Arm
+from verl_redit.demo.workspace import Sizes, prepare
 from verl_redit.flexora.layers import layer_of, lora_factor
 from verl_redit.paft.config import Grid
 
@@ -69,7 +71,7 @@ TWO_UPDATES = [
 def workspace(tmp_path_factory) -> Path:
     """A folder with the demo's model and data."""
     folder = tmp_path_factory.mktemp("workspace")
-    run.prepare(folder, SIZES, Console())
+    prepare(folder, SIZES, Console())
     return folder
 
 
@@ -77,7 +79,7 @@ def run_script(script: str, folder: Path, overrides: list[str], sizes: Sizes = S
     """Run a recipe's script with this in its user block; returns the folder with its log and metrics."""
     variables = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OUTPUT_DIR": str(folder), **block}
     arguments = ["env", *(f"{name}={value}" for name, value in variables.items()), "bash", str(RECIPES / script)]
-    run.train([*arguments, *overrides, f"hydra.run.dir={folder / 'hydra'}"], folder, script, sizes, Console())
+    run_to_end([*arguments, *overrides, f"hydra.run.dir={folder / 'hydra'}"], folder, script, sizes, Console())
     return folder
 
 
@@ -100,7 +102,7 @@ def train(workspace) -> Callable[..., Path]:
             return run_script(script, folder, [*settings, *overrides], chosen, **(block or {}))
         arm = Arm("with ReDit", ["+redit=gaussian", f"redit.std={STD}"]) if redit else Arm("stock")
         arguments = [*run.command(workspace, folder, chosen, arm), *overrides]
-        run.train(arguments, folder, arm.title, chosen, Console())
+        run_to_end(arguments, folder, arm.title, chosen, Console())
         return folder
 
     return to_the_end

@@ -22,7 +22,7 @@ from verl.utils.reward_score import default_compute_score
 
 from tests.e2e.conftest import CLOSED, STD, metrics_of, rows_of
 from verl_redit.demo import task
-from verl_redit.demo.run import DemoError
+from verl_redit.demo.process import DemoError
 
 pytestmark = pytest.mark.e2e
 METRICS = [

@@ -16,7 +16,7 @@
 
 import pytest
 
-from verl_redit.demo.run import DemoError
+from verl_redit.demo.process import DemoError
 
 pytestmark = pytest.mark.e2e
 

@@ -268,7 +268,7 @@ def test_a_finished_run_is_not_made_again_and_a_half_done_one_is(tmp_path, monke
         assert not folder.exists()
         made.append(title)
 
-    monkeypatch.setattr(runs.run, "train", train)
+    monkeypatch.setattr(runs, "run_to_end", train)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     finished, half_done = (headline.job(tmp_path, "grpo", seed, 4) for seed in (0, 1))
     finished.dump.parent.mkdir(parents=True)

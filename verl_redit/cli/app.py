@@ -76,7 +76,9 @@ def demo(
     problems: Annotated[int, typer.Option(min=1, help="Training problems.")] = 2048,
 ) -> None:
     """Run GRPO with and without the three plugins through verl's own trainer, here and now, and draw the curves."""
-    from verl_redit.demo.run import DemoError, Sizes, run_demo
+    from verl_redit.demo.process import DemoError
+    from verl_redit.demo.run import run_demo
+    from verl_redit.demo.workspace import Sizes
 
     sizes = Sizes(
         steps=steps, prompts=prompts, rollouts=rollouts, ranks=ranks, seed=seed, warm_steps=warm_steps,

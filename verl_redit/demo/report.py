@@ -31,6 +31,7 @@ matplotlib.use("Agg")
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import pyplot
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from verl_redit.demo.plugins import Part
@@ -67,6 +68,12 @@ FROM_METRICS = {
     GRADIENT_NORM: "actor/grad_norm",
 }
 QUANTITIES = [RAW_REWARD, ACCURACY, ENTROPY, GRADIENT_NORM, TIED_GROUPS]
+
+
+def progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
 
 
 def training_steps(metrics: Path) -> list[dict[str, Any]]:

@@ -22,54 +22,22 @@ demo-output/
 """
 
 import fcntl
-import json
-import os
-import random
-import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from verl_redit.demo import plugins, report, task
-from verl_redit.paft.pool import Template, render
+from verl_redit.demo import plugins, report
+from verl_redit.demo.process import DemoError, run_to_end
+from verl_redit.demo.workspace import TEST_PROBLEMS, Sizes, prepare
 from verl_redit.paft.pool_file import load
 
-STALL_SECONDS = 600
-RUN_MARK = "VERL_REDIT_DEMO_RUN"
 LONGEST_PROMPT = 96
 LONGEST_RESPONSE = 24
-TEST_PROBLEMS = 128
 POOL = str(Path(__file__).with_name("pool.yaml"))
-VOCABULARY = 448
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message says where to look."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large the demo is; every field is an option of the command."""
-
-    steps: int
-    prompts: int
-    rollouts: int
-    ranks: int
-    seed: int
-    warm_steps: int
-    problems: int
-
-    def setup(self) -> dict[str, int]:
-        """What the model and the data depend on."""
-        return {name: getattr(self, name) for name in ("seed", "warm_steps", "problems")}
 
 
 @dataclass(frozen=True)
@@ -128,7 +96,7 @@ def run_demo(out: Path, sizes: Sizes, std: float, console: Console) -> Path:
         stock, suite = arms(sizes, std)
         folders = {arm.title: run / arm.folder for arm in (stock, suite)}
         for arm in (stock, suite):
-            train(command(out, folders[arm.title], sizes, arm), folders[arm.title], arm.title, sizes, console)
+            run_to_end(command(out, folders[arm.title], sizes, arm), folders[arm.title], arm.title, sizes, console)
         steps = report.training_steps(folders[suite.title] / "metrics.jsonl")
         parts = plugins.parts(folders[stock.title], folders[suite.title], steps, pool)
         path = report.write(run, folders, asdict(sizes), accuracy, parts, console)
@@ -144,58 +112,6 @@ def _only_demo_in(out: Path):
         except BlockingIOError as error:
             raise DemoError(f"another demo is running in {out}; wait for it, or give this one --out") from error
         yield
-
-
-def prepare(
-    out: Path, sizes: Sizes, console: Console, templates: Sequence[Template] = (), vocabulary: int = VOCABULARY
-) -> float:
-    """Make the data and the warm-started model, or find them; returns the model's accuracy on the test set.
-
-    Args:
-        templates: the prompts of the warm start and of that accuracy; without any, the bare questions.
-        vocabulary: of the tokenizer.
-    """
-    texts = [[template.system, template.user] for template in templates]
-    done, setup = out / "setup.json", {**sizes.setup(), "templates": texts, "vocabulary": vocabulary}
-    if done.is_file() and (found := json.loads(done.read_text())).get("setup") == setup:
-        console.print(f"using the model and the data in {out}, accuracy {found['accuracy']:.0%}")
-        return found["accuracy"]
-    done.unlink(missing_ok=True)  # what it describes is about to be replaced
-    with console.status("importing torch and transformers"):
-        from verl_redit.demo import model
-
-    training = task.problems(sizes.problems, sizes.seed, "train")
-    test = task.problems(TEST_PROBLEMS, sizes.seed, "test")
-
-    def ask(problem: task.Problem, draw: random.Random) -> list[dict[str, str]]:
-        return render(draw.choice(templates), {"question": problem.question}) if templates else model.bare(problem)
-
-    words = [turn["content"] for template in templates for turn in render(template, {"question": ""})]
-    solved = [f"{problem.question}\n{problem.solution()}" for problem in training]
-    tokenizer = model.build_tokenizer([*words, *solved], vocabulary)
-    with _progress(console) as progress:
-        bar = progress.add_task("warm start", total=sizes.warm_steps)
-        weights = model.warm_start(
-            training,
-            tokenizer,
-            sizes.seed,
-            sizes.warm_steps,
-            lambda step, loss: progress.update(bar, completed=step, description=f"warm start, loss {loss:.2f}"),
-            ask,
-        )
-    accuracy = model.sampled_accuracy(weights, tokenizer, test, sizes.seed, ask)
-    console.print(f"the model answers {accuracy:.0%} of {len(test)} test problems, under the prompts of its warm start")
-    model.save(weights, tokenizer, out / "model")
-    task.write_rows(training, "train", out / "train.parquet")
-    task.write_rows(test, "test", out / "test.parquet")
-    done.write_text(json.dumps({"setup": setup, "accuracy": accuracy}))
-    return accuracy
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )
 
 
 def command(out: Path, folder: Path, sizes: Sizes, arm: Arm) -> list[str]:
@@ -243,86 +159,3 @@ def settings(out: Path, folder: Path, sizes: Sizes, name: str) -> list[str]:
         f"trainer.experiment_name={name}",
         f"hydra.run.dir={folder / 'hydra'}",
     ]  # fmt: skip
-
-
-def environment(ranks: int, metrics: Path) -> dict[str, str]:
-    """What a run needs in its environment; processors are shared out unless that is set, as ranks that contend are
-    slower."""
-    return {
-        "VERL_PLATFORM": "cpu",
-        "VERL_FILE_LOGGER_PATH": str(metrics),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks))),
-    }
-
-
-def train(arguments: list[str], folder: Path, title: str, sizes: Sizes, console: Console) -> None:
-    """Run one command to its end, with a progress bar read from its metrics.
-
-    Ctrl-C, a failure and a stall end every process the run has started, Ray's among them.
-    """
-    folder.mkdir(parents=True)
-    metrics, log = folder / "metrics.jsonl", folder / "log.txt"
-    variables = environment(sizes.ranks, metrics)
-    shell_line = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-    (folder / "command.txt").write_text(f"{shell_line} {shlex.join(arguments)}\n")
-    mark = f"{os.getpid()}-{time.time_ns()}"
-    with _progress(console) as progress, log.open("w") as output:
-        bar = progress.add_task(f"{title}: starting verl, Ray and vLLM", total=sizes.steps)
-        process = subprocess.Popen(
-            arguments,
-            env={**os.environ, **variables, RUN_MARK: mark},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            while (code := _wait(process)) is None:
-                if seen := report.training_steps(metrics):
-                    progress.update(bar, completed=seen[-1]["step"], description=title)
-                if time.time() - log.stat().st_mtime > STALL_SECONDS:
-                    raise DemoError(f"{title}: no output for {STALL_SECONDS} s; {first_error(log)}")
-            progress.update(bar, completed=len(report.training_steps(metrics)), description=title)
-        finally:
-            _end_processes(process, mark)
-    if code != 0:
-        raise DemoError(f"{title}: verl stopped with exit code {code}; {first_error(log)}")
-
-
-def _wait(process: subprocess.Popen) -> int | None:
-    try:
-        return process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def first_error(log: Path) -> str:
-    """The first line of the log that tells of an error: later ones are often its echoes."""
-    for line in log.read_text(errors="replace").splitlines():
-        # Hydra tells that there is an error, and the whole command, before what it is
-        if "Error" in line and "Warning" not in line and not line.startswith("Error executing job"):
-            return f"first error: {line.strip()}\nthe whole log is {log}"
-    return f"the log is {log}"
-
-
-def _end_processes(process: subprocess.Popen, mark: str) -> None:
-    """End the run and whatever it left: every process carries the run's mark in its environment."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        left = [other for other in psutil.process_iter() if _has_mark(other, mark)]
-        for other in left:
-            with suppress(psutil.NoSuchProcess):
-                end(other)
-        psutil.wait_procs(left, timeout=10)
-
-
-def _has_mark(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get(RUN_MARK) == mark
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return False

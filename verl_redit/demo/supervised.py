@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from verl_redit.demo import run
+from verl_redit.demo.process import DemoError, environment, first_error
 
 
 def train(model: Path, rows: Path, folder: Path, *overrides: str, ranks: int) -> None:
@@ -37,10 +37,10 @@ def train(model: Path, rows: Path, folder: Path, *overrides: str, ranks: int) ->
         f"hydra.run.dir={folder / 'hydra'}", *overrides,
     ]  # fmt: skip
     log = folder / "log.txt"
-    settings = run.environment(ranks, folder / "metrics.jsonl")
+    settings = environment(ranks, folder / "metrics.jsonl")
     with log.open("w") as output:
         code = subprocess.run(
             arguments, env={**os.environ, **settings}, stdout=output, stderr=output, cwd=folder
         ).returncode
     if code:
-        raise run.DemoError(f"verl stopped with exit code {code}; {run.first_error(log)}")
+        raise DemoError(f"verl stopped with exit code {code}; {first_error(log)}")

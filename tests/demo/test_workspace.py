@@ -1,0 +1,28 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from rich.console import Console
+
+from verl_redit.demo.workspace import Sizes, prepare
+
+SIZES = Sizes(steps=3, prompts=4, rollouts=2, ranks=1, seed=7, warm_steps=1, problems=8)
+
+
+def test_the_model_and_the_data_are_used_again_for_the_same_sizes(tmp_path, capsys):
+    console = Console(width=200)
+    accuracy = prepare(tmp_path, SIZES, console)
+    written = (tmp_path / "train.parquet").stat().st_mtime_ns
+    assert prepare(tmp_path, SIZES, console) == accuracy
+    assert "using the model and the data in" in capsys.readouterr().out
+    assert (tmp_path / "train.parquet").stat().st_mtime_ns == written

@@ -1,0 +1,118 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Runs one command to its end, with a progress bar read from its metrics, and ends every process it has started."""
+
+import os
+import shlex
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from verl_redit.demo import report
+from verl_redit.demo.workspace import Sizes
+
+STALL_SECONDS = 600
+RUN_MARK = "VERL_REDIT_DEMO_RUN"
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says where to look."""
+
+
+def environment(ranks: int, metrics: Path) -> dict[str, str]:
+    """What a run needs in its environment; processors are shared out unless that is set, as ranks that contend are
+    slower."""
+    return {
+        "VERL_PLATFORM": "cpu",
+        "VERL_FILE_LOGGER_PATH": str(metrics),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks))),
+    }
+
+
+def run_to_end(arguments: list[str], folder: Path, title: str, sizes: Sizes, console: Console) -> None:
+    """Run one command to its end, with a progress bar read from its metrics.
+
+    Ctrl-C, a failure and a stall end every process the run has started, Ray's among them.
+    """
+    folder.mkdir(parents=True)
+    metrics, log = folder / "metrics.jsonl", folder / "log.txt"
+    variables = environment(sizes.ranks, metrics)
+    shell_line = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    (folder / "command.txt").write_text(f"{shell_line} {shlex.join(arguments)}\n")
+    mark = f"{os.getpid()}-{time.time_ns()}"
+    with report.progress_bar(console) as progress, log.open("w") as output:
+        bar = progress.add_task(f"{title}: starting verl, Ray and vLLM", total=sizes.steps)
+        process = subprocess.Popen(
+            arguments,
+            env={**os.environ, **variables, RUN_MARK: mark},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while (code := _wait(process)) is None:
+                if seen := report.training_steps(metrics):
+                    progress.update(bar, completed=seen[-1]["step"], description=title)
+                if time.time() - log.stat().st_mtime > STALL_SECONDS:
+                    raise DemoError(f"{title}: no output for {STALL_SECONDS} s; {first_error(log)}")
+            progress.update(bar, completed=len(report.training_steps(metrics)), description=title)
+        finally:
+            _end_processes(process, mark)
+    if code != 0:
+        raise DemoError(f"{title}: verl stopped with exit code {code}; {first_error(log)}")
+
+
+def _wait(process: subprocess.Popen) -> int | None:
+    try:
+        return process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def first_error(log: Path) -> str:
+    """The first line of the log that tells of an error: later ones are often its echoes."""
+    for line in log.read_text(errors="replace").splitlines():
+        # Hydra tells that there is an error, and the whole command, before what it is
+        if "Error" in line and "Warning" not in line and not line.startswith("Error executing job"):
+            return f"first error: {line.strip()}\nthe whole log is {log}"
+    return f"the log is {log}"
+
+
+def _end_processes(process: subprocess.Popen, mark: str) -> None:
+    """End the run and whatever it left: every process carries the run's mark in its environment."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        left = [other for other in psutil.process_iter() if _has_mark(other, mark)]
+        for other in left:
+            with suppress(psutil.NoSuchProcess):
+                end(other)
+        psutil.wait_procs(left, timeout=10)
+
+
+def _has_mark(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(RUN_MARK) == mark
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
