@@ -105,7 +105,10 @@ def plugin_checks(where: str) -> Iterator[Check]:
     from verl_redit import plugin
 
     for host, adapter in plugin.adapters():
-        yield _looked_up(where, f"hook on {host}", partial(_fired, host, adapter))
+        yield _looked_up(
+            where, f"hook on {host}", partial(_fired, host, adapter),
+            f"pip install 'verl{SUPPORTED['verl']}', or a verl-redit release for the verl that is installed",
+        )  # fmt: skip
     yield _looked_up(where, "reward manager", _reward_manager)
     yield _looked_up(where, "config groups", _config_groups)
     yield _looked_up(where, "device", _device)
@@ -113,12 +116,14 @@ def plugin_checks(where: str) -> Iterator[Check]:
         yield _looked_up(where, "FSDP2 on cpu", _cpu_engine)
 
 
-def _looked_up(where: str, name: str, look: Callable[[], str]) -> Check:
+def _looked_up(
+    where: str, name: str, look: Callable[[], str], mend: str = "read the error; reinstall verl-redit"
+) -> Check:
     """A check that fails with the error of what was looked at: a doctor reports what it meets, whatever it is."""
     try:
         return Check(where, name, True, look())
     except Exception as error:
-        return Check(where, name, False, f"{type(error).__name__}: {error}", "read the error; reinstall verl-redit")
+        return Check(where, name, False, f"{type(error).__name__}: {error}", mend)
 
 
 def _fired(host: str, adapter: str) -> str:

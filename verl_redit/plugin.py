@@ -19,9 +19,11 @@ So nothing heavy is imported here: each adapter is imported only when the module
 """
 
 import importlib
+import importlib.abc
 import importlib.metadata
 import logging
 import os
+import sys
 from functools import partial
 from types import ModuleType
 
@@ -43,7 +45,6 @@ ADAPTERS = [
     ("verl.trainer.ppo.v1", "verl_redit.trainer:register"),
     ("verl.trainer.ppo.v1.trainer_base", "verl_redit.paft.reporting:show_templates"),
     ("verl.trainer.ppo.utils", "verl_redit.backports.dataset_sampler:extend_rl_loaders"),
-    ("verl.utils.dataset.rl_dataset", "verl_redit.backports.dataset_sampler:extend_dataset_class"),
     ("verl.trainer.sft_trainer", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.trainer.sft_trainer_ray", "verl_redit.backports.dataset_sampler:extend_sft_trainer"),
     ("verl.workers.rollout.vllm_rollout.vllm_rollout", "verl_redit.backports.weight_transfer:name_sender"),
@@ -65,6 +66,7 @@ CPU_HOST_ADAPTERS = [
 
 # (host module, adapter) pairs called so far in this process; `verl-redit doctor` reads it
 called: set[tuple[str, str]] = set()
+refused: dict[str, Exception] = {}
 _early: dict[str, tuple[str, ModuleType]] = {}
 
 
@@ -99,10 +101,20 @@ def _install(adapter: str, host: ModuleType) -> None:
             _early[name] = (adapter, host)
             return
         getattr(module, function)(host)
-    except Exception:
+    except Exception as error:
         logger.exception("verl-redit could not extend %s; run `verl-redit doctor`", host.__name__)
+        refused[host.__name__] = error
         raise
     called.add((host.__name__, adapter))
+
+
+class _StayRefused(importlib.abc.MetaPathFinder):
+    """A module is refused at every import, not the first alone: its hooks are called once."""
+
+    def find_spec(self, name, path, target=None):
+        if error := refused.get(name):
+            raise ImportError(f"verl-redit could not extend {name}: {error}", name=name) from error
+        return None
 
 
 def install_early(name: str) -> None:
@@ -119,6 +131,7 @@ def load() -> None:
             importlib.import_module("verl_redit.cpu.vllm_metadata").answer_for_vllm()
         for host, adapter in adapters():
             wrapt.register_post_import_hook(partial(_install, adapter), host)
+        sys.meta_path.insert(0, _StayRefused())
     except Exception:
         logger.exception("verl-redit is not loaded; run `verl-redit doctor`")
         raise

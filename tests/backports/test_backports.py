@@ -14,18 +14,23 @@
 
 """When a backport extends verl, and what it does that its patch does in verl's callers."""
 
+import importlib
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import ray
 import wrapt
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset, DistributedSampler
 from verl.trainer import sft_trainer
 from verl.trainer.ppo import utils
 
-from verl_redit.backports import dataset_sampler
+from verl_redit import plugin
+from verl_redit.backports import dataset_sampler, weight_transfer
 
 
 class Told(Dataset):
@@ -92,15 +97,91 @@ def test_what_verl_has_itself_is_left_alone_and_said_at_debug(caplog):
     assert "create_rl_sampler has what a backport would add" in caplog.text
 
 
+STOCK = """
+def create_rl_dataset(data_paths, data_config, tokenizer, processor, is_train=True, max_samples=-1):
+    return get_dataset_class(data_config)(data_paths, is_train)
+
+def create_rl_sampler(data_config, dataset):
+    return RandomSampler(dataset) if dataset.shuffle else SequentialSampler(dataset)
+"""
+
+
 @pytest.mark.parametrize(
     "before, after, missing",
     [
-        ("(data_config, dataset)", "(config, dataset)", "create_rl_sampler.*data_config"),
-        ("get_dataset_class(data_config)", "find(data_config)", "create_rl_dataset.*get_dataset_class"),
+        ("(data_config, dataset)", "(config, dataset)", "create_rl_sampler.*no data_config"),
+        ("RandomSampler(dataset)", "load(data_config.sampler)", "create_rl_sampler.*no RandomSampler"),
+        ("get_dataset_class(data_config)", "find(data_config)", "create_rl_dataset.*no get_dataset_class"),
     ],
 )
 def test_what_is_neither_as_known_nor_changed_is_refused(before, after, missing):
-    stock = CHANGED.replace("dataset.create_sampler(data_config)", "None")
-    stock = stock.replace('**{"is_train": is_train}', "is_train")
+    assert before in STOCK
     with pytest.raises(ImportError, match=missing):
-        dataset_sampler.extend_rl_loaders(verls(stock.replace(before, after)))
+        dataset_sampler.extend_rl_loaders(verls(STOCK.replace(before, after)))
+
+
+methods = pytest.mark.parametrize(
+    "extend, method, changed, missing",
+    [
+        (
+            dataset_sampler.extend_sft_trainer,
+            "SFTTrainer._build_dataloader",
+            "create_sft_sampler",
+            "DistributedSampler",
+        ),
+        (weight_transfer.name_sender, "ServerAdapter.__init__", "get_job_id_on_node", "get_job_id, zmq_handle"),
+        (weight_transfer.name_receiver, "vLLMHttpServer.__init__", "get_job_id_on_node", "environ, get_job_id"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+
+
+def with_method(method: str, body: str) -> tuple[ModuleType, Callable]:
+    """A module of verl's that has it, and the method."""
+    owner, name = method.split(".")
+    module = verls(f"class {owner}:\n    def {name}(self):\n        {body}")
+    return module, getattr(getattr(module, owner), name)
+
+
+@methods
+def test_a_method_that_is_changed_already_is_left_alone(extend, method, changed, missing, caplog):
+    module, before = with_method(method, f"{changed}()")
+    with caplog.at_level(logging.DEBUG, "verl_redit.backports"):
+        extend(module)
+    owner, name = method.split(".")
+    assert getattr(getattr(module, owner), name) is before and "DistributedSampler" not in vars(module)
+    assert f"{method} has what a backport would add" in caplog.text
+
+
+@methods
+def test_a_method_of_another_verl_is_refused(extend, method, changed, missing):
+    module, _ = with_method(method, "rewritten()")
+    with pytest.raises(ImportError, match=f"{method} is not the function .* it has no {missing}"):
+        extend(module)
+
+
+def test_a_socket_without_the_jobs_id_is_refused(monkeypatch):
+    module, _ = with_method("ServerAdapter.__init__", "self.zmq_handle = str(get_job_id)")
+    module.get_job_id = "ipc:///tmp/of-nobody.sock"
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "01000000"))
+    weight_transfer.name_sender(module)
+    with pytest.raises(RuntimeError, match="of-nobody.sock does not name Ray's job 01000000"):
+        module.ServerAdapter()
+
+
+HOST = "verl_redit_test_host"
+
+
+def test_a_refused_module_is_refused_at_every_import(tmp_path, monkeypatch, caplog):
+    (tmp_path / f"{HOST}.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # an adapter of the plugin's that does not know this host
+    adapter = "verl_redit.backports.dataset_sampler:extend_rl_loaders"
+    wrapt.register_post_import_hook(partial(plugin._install, adapter), HOST)
+    monkeypatch.setattr(plugin, "refused", {})
+    with pytest.raises(AttributeError, match="create_rl_dataset"):
+        importlib.import_module(HOST)
+    for _ in range(2):
+        with pytest.raises(ImportError, match=f"could not extend {HOST}: .*create_rl_dataset"):
+            importlib.import_module(HOST)
+    assert f"verl-redit could not extend {HOST}" in caplog.text

@@ -58,13 +58,23 @@ def test_supervised_search_and_training_on_its_choice(search, selection, finetun
     assert losses(search)[-1] < losses(search)[0] and losses(run)[-1] < losses(run)[0]
 
 
-def test_the_chosen_layers_alone_train_and_reach_vllm(train, selection, tmp_path):
+def test_grpo_searches_and_trains_the_chosen_layers_alone_which_reach_vllm(train, tmp_path):
+    script = "flexora_gsm8k/run_qwen2_5_fsdp.sh"
+    searched = train(
+        tmp_path / "search", "flexora.search_steps=4", "flexora.k=1", f"flexora.output={tmp_path / 'chosen'}",
+        *TWO_UPDATES, script=script, block={"FLEXORA": "search"},
+    )  # fmt: skip
+    selection = tmp_path / "chosen/selection.json"
+    chosen = load(selection)
+    assert chosen.scored_steps + chosen.skipped_steps == 4 and chosen.settings["method"] == "align"
+    last = json.loads((searched / "metrics.jsonl").read_text().splitlines()[-1])["data"]
+    assert last["actor/flexora/step"] == 3.5  # the mean over the step's two mini-batches
     run = train(
         tmp_path / "run", "flexora.accept_noise=true", "flexora.stop_backward=true", "flexora.restrict_rollouts=true",
-        "trainer.save_freq=2", *TWO_UPDATES, ADAPTERS, script="flexora_gsm8k/run_qwen2_5_fsdp.sh",
+        "trainer.save_freq=2", *TWO_UPDATES, ADAPTERS, script=script,
         block={"FLEXORA": "selected", "SELECTION": str(selection)},
     )  # fmt: skip
-    wanted = {unit.name for unit in load(selection).chosen}
+    wanted = {unit.name for unit in chosen.chosen}
     assert trained_layers(run / "checkpoints/global_step_2/actor") == wanted
     assert "'--lora_target_modules'" in (run / "log.txt").read_text()  # as vLLM was started
     assert same_log_probs(run)

@@ -47,7 +47,9 @@ def build(model: Path, flexora: dict[str, Any] | None, **settings: Any):
     return local.build(model, flexora, enable_gradient_checkpointing=True, **settings)
 
 
-def batch(step: int, rows: int = 8, repeats: int = 2, rank: int = 0, ranks: int = 1) -> TensorDict:
+def batch(
+    step: int, rows: int = 8, repeats: int = 2, rank: int = 0, ranks: int = 1, micro_batch: int = 2
+) -> TensorDict:
     """This rank's share of a supervised batch: ``rows`` prompts, each ``repeats`` times with another answer."""
     random = torch.Generator().manual_seed(step)
     ids, masks = [], []
@@ -58,12 +60,12 @@ def batch(step: int, rows: int = 8, repeats: int = 2, rank: int = 0, ranks: int 
             ids.append(torch.cat([prompt, answer]))
             masks.append(torch.cat([torch.zeros_like(prompt), torch.ones_like(answer)]))
     own = slice(rank, None, ranks)
-    return local.supervised_batch(ids[own], masks[own], 2, rows * repeats)
+    return local.supervised_batch(ids[own], masks[own], micro_batch, rows * repeats)
 
 
-def train(engine, steps: int, rank: int = 0, ranks: int = 1, first: int = 0) -> list[dict]:
-    """Update ``steps`` times; returns the engine's outputs."""
-    return [local.update(engine, batch(step, rank=rank, ranks=ranks)) for step in range(first, first + steps)]
+def train(engine, steps: int, first: int = 0, **share: int) -> list[dict]:
+    """Update ``steps`` times on `batch` with this share of it; returns the engine's outputs."""
+    return [local.update(engine, batch(step, **share)) for step in range(first, first + steps)]
 
 
 def parameters(engine) -> dict[str, torch.Tensor]:
@@ -80,8 +82,9 @@ def _histories(rank: int, ranks: int, model: Path, searches: list[dict[str, Any]
     join(rank, ranks, folder / "store")
     outcomes = []
     for number, flexora in enumerate(searches):
-        engine = build(model, {**flexora, "output": str(folder / str(number))})
-        train(engine, steps, rank, ranks)
+        # plain steps and rows one by one, so that ranks differ by the order of sums alone
+        engine = build(model, {**flexora, "output": str(folder / str(number))}, lr=0.1, optimizer={"optimizer": "SGD"})
+        train(engine, steps, rank=rank, ranks=ranks, micro_batch=1)
         outcomes.append((engine.record.history(), parameters(engine)))
     if rank == 0:
         torch.save(outcomes, folder / "outcomes.pt")

@@ -67,9 +67,30 @@ def test_global_batch_size_is_shared_out_by_rows():
     assert sizes == pytest.approx([8 * count / 7 for count in counts])
 
 
-def test_static_micro_batches_are_filled_up():
-    for first, second, _ in parts(0.5, use_dynamic_bsz=False, micro_batch_size_per_gpu=3):
-        assert len(first) % 3 == len(second) % 3 == 0
+@pytest.mark.parametrize("micro", [1, 2, 3, 4])
+def test_static_micro_batches_are_as_few_as_the_parts_need_and_no_larger_than_before(micro):
+    needed = [len(part) for part in parts(0.5)[0][:2]]
+    for of_rank in parts(0.5, use_dynamic_bsz=False, micro_batch_size_per_gpu=micro):
+        for part, rows_needed in zip(of_rank[:2], needed, strict=True):
+            size = tu.get_non_tensor_data(part, "micro_batch_size_per_gpu", None)
+            assert size <= micro and len(part) % size == 0
+            assert len(part) // size == -(-rows_needed // micro) and len(part) < rows_needed + size
+
+
+def test_the_shortest_row_fills_up():
+    data = rows([1, 2, 3])
+    data["input_ids"] = torch.nested.as_nested_tensor(
+        [torch.tensor([5, 5, 9]), torch.tensor([6, 9]), torch.tensor([7, 7, 7, 9])], layout=torch.jagged
+    )
+    data["loss_mask"] = torch.nested.as_nested_tensor(
+        [torch.tensor([0, 0, 1]), torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1])], layout=torch.jagged
+    )
+    own = groups_of(data)
+    # another rank has two rows of each group
+    for part in divided(data, 0.4, 0, 1, lambda _: [own, own + own])[:2]:
+        rows_of = zip(part["input_ids"].unbind(), part["loss_mask"].unbind(), strict=True)
+        untrained = [ids for ids, mask in rows_of if not mask.any()]
+        assert untrained and all(ids.tolist() == [6, 9] for ids in untrained)
 
 
 def test_rows_without_a_trained_token_are_no_group():

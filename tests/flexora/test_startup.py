@@ -42,7 +42,7 @@ def selection(tmp_path):
         random = np.random.default_rng(0)
         for _ in range(40):
             shared = random.normal(size=4) + signal * np.array([0, 9, 0, 9])
-            record.add("", {"agreement": shared, "energy": np.full(4, 10.0)})
+            record.add("", {"agreement": shared})
         conclude(record, FlexoraConfig(rule="top_k", k=2)).write(tmp_path / "selection.json")
         return tmp_path / "selection.json"
 

@@ -15,8 +15,14 @@
 """A dataset may bring its own sampler, and is told whether it holds the training files.
 
 The same as ``patches/0001-dataset-provided-sampler.patch``: verl's `create_rl_dataset` passes ``is_train`` to a
-custom dataset class that takes it, `create_rl_sampler` asks a dataset that has ``create_sampler(data_config)`` for the
-sampler, and the supervised trainers ask one that has ``create_distributed_sampler(num_replicas, rank)``.
+custom dataset class that takes it, and `create_rl_sampler` asks a dataset that has ``create_sampler(data_config)`` for
+the sampler. And as ``patches/0011-sft-dataset-provided-sampler.patch``: the supervised trainers ask one that has
+``create_distributed_sampler(num_replicas, rank)``.
+
+Two differences from the patches. The fully-async and the one-step-off trainer do not say which files they validate on,
+so that is told by ``data.val_files``; with the same files for both, the dataset hears ``is_train=True`` both times.
+And a supervised trainer that runs as a script (``torchrun -m``) is extended by the dataset that wants it, with
+`extend_running_trainer`: no import hook sees it.
 """
 
 import inspect
@@ -37,12 +43,14 @@ def extend_rl_loaders(utils: ModuleType) -> None:
     """Extend ``verl.trainer.ppo.utils``, before the trainers take the two functions from it by name."""
     if is_needed(utils.create_rl_dataset, "is_train", {"data_paths", "data_config", "get_dataset_class"}):
         wrapt.wrap_function_wrapper(utils, "create_rl_dataset", _create_rl_dataset)
-    if is_needed(utils.create_rl_sampler, "create_sampler", {"data_config", "dataset"}):
+        # verl's function takes it from there at each call
+        wrapt.register_post_import_hook(_extend_dataset_class, "verl.utils.dataset.rl_dataset")
+    stock = {"data_config", "dataset", "RandomSampler", "SequentialSampler"}
+    if is_needed(utils.create_rl_sampler, "create_sampler", stock):
         wrapt.wrap_function_wrapper(utils, "create_rl_sampler", _create_rl_sampler)
 
 
-def extend_dataset_class(rl_dataset: ModuleType) -> None:
-    """Extend ``verl.utils.dataset.rl_dataset``; to no effect unless `extend_rl_loaders` was needed."""
+def _extend_dataset_class(rl_dataset: ModuleType) -> None:
     wrapt.wrap_function_wrapper(rl_dataset, "get_dataset_class", _get_dataset_class)
 
 

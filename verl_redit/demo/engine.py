@@ -44,6 +44,7 @@ def build(
     lora_rank: int = 4,
     lr: float = 1e-3,
     seed: int = 0,
+    optimizer: dict[str, Any] | None = None,
     **settings: Any,
 ):
     """An engine in float32 with LoRA of α = 2 r on all linear modules, ready to train.
@@ -51,6 +52,7 @@ def build(
     Args:
         flexora: its config node, for an engine that searches or trains a selection; None for verl's own.
         seed: of the adapter.
+        optimizer: other settings of verl's optimizer config; without any, AdamW without decay.
         settings: others of verl's model config.
     """
     model_config = HFModelConfig(
@@ -63,9 +65,10 @@ def build(
         strategy="fsdp2", mixed_precision=FLOAT32, use_torch_compile=False, use_remove_padding=False
     )
     torch.manual_seed(seed)
+    optimizer_config = {"lr": lr, "weight_decay": 0.0, "total_training_steps": 1000, **(optimizer or {})}
     engine = EngineRegistry.new(
         model_type="language_model", backend="fsdp2", model_config=model_config, engine_config=engine_config,
-        optimizer_config=FSDPOptimizerConfig(lr=lr, weight_decay=0.0, total_training_steps=1000),
+        optimizer_config=FSDPOptimizerConfig(**optimizer_config),
         checkpoint_config=CheckpointConfig(),
     )  # fmt: skip
     torch.manual_seed(seed)

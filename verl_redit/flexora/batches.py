@@ -20,6 +20,7 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.py_functional import append_to_dict
+from verl.utils.seqlen_balancing import ceildiv
 
 from verl_redit.flexora.parts import group_of, other_part
 
@@ -45,8 +46,8 @@ def divided(
 ) -> tuple[TensorDict, TensorDict, list[str]]:
     """The batch without `parts.other_part`, that part, and the groups of all ranks.
 
-    Every rank gets the same number of rows in a part: where it has fewer, rows without any trained token fill up,
-    because ranks must run the same micro-batches.
+    Every rank gets the same number of rows in a part: where it has fewer, short rows without any trained token fill
+    up, because ranks must run the same micro-batches. These are no larger than the whole batch's.
 
     Args:
         everyone: gathers a list from each data-parallel rank.
@@ -70,10 +71,16 @@ def divided(
 
 
 def _filled(data: TensorDict, rows: Sequence[int], length: int) -> TensorDict:
+    micro = None
     if not tu.get_non_tensor_data(data, "use_dynamic_bsz", True):
-        micro = tu.get_non_tensor_data(data, "micro_batch_size_per_gpu", 1)
-        length = -(-length // micro) * micro
-    filled = tu.index_select_tensor_dict(data, [*rows, *[0] * (length - len(rows))])
+        # as many micro-batches as it takes, and as small ones as that allows
+        micro_batches = ceildiv(length, tu.get_non_tensor_data(data, "micro_batch_size_per_gpu", 1))
+        micro = ceildiv(length, micro_batches)
+        length = micro_batches * micro
+    sizes = [len(ids) for ids in data["input_ids"].unbind()]
+    filled = tu.index_select_tensor_dict(data, [*rows, *[sizes.index(min(sizes))] * (length - len(rows))])
+    if micro is not None:
+        tu.assign_non_tensor(filled, micro_batch_size_per_gpu=micro)
     for mask in MASKS:
         if mask in filled:
             filled[mask] = _without_last(filled[mask], length - len(rows))

@@ -47,6 +47,7 @@ from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import BadSelection, conclude, load
 from verl_redit.flexora.startup import (
     adapter_problems,
+    model_problems,
     noise_problems,
     offload_problems,
     precision_problems,
@@ -86,6 +87,9 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         modules = lora_modules(module)
         if self.flexora.mode == "selected":
             _refuse(selection_problems(selection, modules))
+            rank = self.model_config.lora_rank
+            widths = {name: lora_parameters(part) // rank for name, part in modules.items()}
+            _refuse(model_problems(selection, self.model_config.hf_config.model_type, widths))
         elif self.flexora.method == "spectral" and not self.engine_config.forward_only:
             self.spectral = self._spectral(modules)
         return module
@@ -240,6 +244,13 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         if self.switch_due:  # between two batches, because log-probs of the old adapter belong to the rest of one
             self._make_anew()
             self.switch_due, self.made_anew = False, True
+        is_over = self.lr_scheduler.last_epoch == self.optimizer_config.total_training_steps
+        if self.search and is_over and self.rank == 0:
+            print(
+                f"flexora: the run is over before the search: {len(self.record.steps)} updates of "
+                f"{self.flexora.search_steps}. Nothing is chosen; `verl-redit flexora select` can choose from "
+                f"{self._output / RECORD}"
+            )
         return rate
 
     def _make_anew(self) -> None:
@@ -270,9 +281,11 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def load_checkpoint(self, local_path, *args, **kwargs):
         super().load_checkpoint(local_path, *args, **kwargs)
-        if self.flexora.mode == "selected" or self.method.passes == "none":
+        if self.flexora.mode == "selected":
             return
         self.record.resume(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
+        if self.method.passes == "none":
+            return
         if self.rank == 0:
             self.record.write(self._output / RECORD)
         if len(self.record.steps) >= self.flexora.search_steps:

@@ -22,6 +22,7 @@ with λ_K = ∇_θ L_val(θ_K). Both products are central differences of gradien
 step; no graph is kept, so gradient checkpointing and sharded parameters need nothing special.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -51,32 +52,47 @@ def unrolled(
         dot: inner product over all ranks.
         steps: K, at least 1.
         rate: η, above 0.
+
+    Returns:
+        The outer gradient, not finite if a held-out gradient is not, and the training gradient.
+
+    Memory: beside the gradients that a pass makes, two copies of the parameters with one inner step, and with K > 1
+    two more and K - 1 of the path.
     """
+    values = list(values)
     path: list[list[torch.Tensor]] = []
     first: list[torch.Tensor] = []
     for _ in range(steps):
         gradients = train()
         first = first or gradients
         path.append([value.clone() for value in values])
-        torch._foreach_add_(list(values), gradients, alpha=-rate)
+        torch._foreach_add_(values, gradients, alpha=-rate)
     adjoint = held_out()
     total = gate_gradient(adjoint)
     for step, point in enumerate(reversed(path)):
-        if not (length := dot(adjoint, adjoint)):
+        length = dot(adjoint, adjoint)
+        if not math.isfinite(length):
+            total = total * math.nan
+        if not math.isfinite(length) or length == 0:
             break
         reach = DIFFERENCE * (dot(point, point) / length) ** 0.5
-
+        torch._foreach_copy_(values, point)
+        torch._foreach_add_(values, adjoint, alpha=reach)
+        is_last = step + 1 == steps
+        if is_last:
+            adjoint = []  # not needed any more: no copy of it while gradients are made
         sides: list[list[torch.Tensor]] = []
         for side in (1, -1):
-            torch._foreach_copy_(list(values), point)
-            torch._foreach_add_(list(values), adjoint, alpha=side * reach)
             gradients = train()
             total = total - side * rate / (2 * reach) * gate_gradient(gradients)
-            if step + 1 < steps:
+            if not is_last:
                 sides.append(gradients)
             del gradients  # else it would be held while the next ones are made
+            if side > 0:  # to the other side of the point
+                torch._foreach_neg_(values)
+                torch._foreach_add_(values, point, alpha=2)
         if sides:
             curvature = torch._foreach_sub(*sides)
             adjoint = list(torch._foreach_sub(adjoint, curvature, alpha=rate / (2 * reach)))
-    torch._foreach_copy_(list(values), path[0])
+    torch._foreach_copy_(values, path[0])
     return total, first

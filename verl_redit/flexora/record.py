@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from verl_redit.flexora.scores import History
+from verl_redit.flexora.scores import METHODS, History
 
 FORMAT = 1
 # settings that decide what a step measures, and what is chosen from it
@@ -96,7 +96,8 @@ class Record:
     def _differences(self, other: "Record") -> list[str]:
         """Settings that must be those of the other record for a run to go on from it, and are not."""
         keys = MEASURING
-        if other.settings["mode"] == "one_run" and len(other.steps) >= other.settings["search_steps"]:
+        needed = other.settings["search_steps"] if METHODS[other.settings["method"]].measures else 1
+        if other.settings["mode"] == "one_run" and len(other.steps) >= needed:
             keys = MEASURING + CHOOSING  # the choice was made, and the adapter has followed it
         names = [key for key in keys if self.settings[key] != other.settings.get(key)]
         return names + ["layers"] * ((self.units, self.sizes) != (other.units, other.sizes))

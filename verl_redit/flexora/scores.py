@@ -80,12 +80,6 @@ def _last_applied_alpha(history: History) -> np.ndarray:
     return alphas(history["gate_gradient"], applied=True)[-1]
 
 
-def _agreement(history: History) -> np.ndarray:
-    """Share of a unit's gradient that two halves of a batch have in common, from -1 to 1; 0 without any gradient."""
-    shared, whole = history["agreement"].sum(0), history["energy"].sum(0)
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
-
-
 def _mean(statistic: str) -> Callable[[History], np.ndarray]:
     return lambda history: history[statistic].mean(0)
 
@@ -126,9 +120,9 @@ _ALPHA = ("gate_gradient",)
 
 METHODS: dict[str, Method] = {
     "align": Method(
-        ("agreement", "energy"), "halves", _agreement, False,
-        "ours: ⟨g1, g2⟩ of two halves of the prompt groups over their mean square. Unbiased for the square of the "
-        "expected gradient, and at B=0 in the direction of `unrolled` with one step",
+        ("agreement",), "halves", _mean("agreement"), False,
+        "ours: mean ⟨g1, g2⟩ of two halves of the prompt groups. Unbiased for the square of half a batch's expected "
+        "gradient, and at B=0 what `unrolled` has with one step, but for a factor",
     ),
     "unrolled": Method(_ALPHA, "unrolled", _last_alpha, True, "the paper, algorithm 1: through K inner SGD steps"),
     "first_order": Method(

@@ -87,12 +87,12 @@ class Factors:
 
     def dots(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> np.ndarray:
         """Inner product over each unit, float64 (units,)."""
-        return self.sums((a.float() * b.float()).sum() for a, b in zip(left, right, strict=True))
+        return self.sums((a.double() * b.double()).sum() for a, b in zip(left, right, strict=True))
 
     def gate_gradient(self, gradients: Sequence[Tensor]) -> np.ndarray:
         """∂L/∂w of gates w on the units' updates at w = 1: ⟨B, ∇_B L⟩, float64 (units,). ⟨A, ∇_A L⟩ is the same."""
         pairs = zip(self.values, gradients, self.is_b, strict=True)
-        return self.sums((v.float() * g.float()).sum() if is_b else g.new_zeros(()) for v, g, is_b in pairs)
+        return self.sums((v.double() * g.double()).sum() if is_b else g.new_zeros(()) for v, g, is_b in pairs)
 
 
 class Search:
@@ -143,8 +143,7 @@ class Search:
 
     def _halves(self, train, other, rate):
         first, second = self._gradients(train), self._gradients(other)
-        dots = self.factors.dots
-        statistics = {"agreement": dots(first, second), "energy": (dots(first, first) + dots(second, second)) / 2}
+        statistics = {"agreement": self.factors.dots(first, second)}
         torch._foreach_add_(first, second)
         self.factors.give(first)
         return statistics
@@ -176,7 +175,7 @@ class Search:
 
     def _sensitivity(self, gradients: list[Tensor]) -> np.ndarray:
         pairs = zip(self.factors.values, gradients, strict=True)
-        return self.factors.sums((v.float() * g.float()).abs().sum() for v, g in pairs) / self.factors.sizes
+        return self.factors.sums((v.double() * g.double()).abs().sum() for v, g in pairs) / self.factors.sizes
 
     def _kept_sign(self, gradients: list[Tensor]) -> np.ndarray | None:
         pairs = zip(gradients, self.factors.is_b, strict=True)

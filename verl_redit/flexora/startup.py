@@ -14,7 +14,7 @@
 
 """What can be told about a run with Flexora before it trains: its settings, its selection and its adapter."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -129,6 +129,24 @@ def noise_problems(selection: Selection, accept_noise: bool) -> Iterator[str]:
             f"flexora: {selection.summary}. Such a choice is no better than a random one; search for more steps "
             "(flexora.search_steps), use all layers, or set flexora.accept_noise=true"
         )
+
+
+def model_problems(selection: Selection, model_type: str, widths: Mapping[str, int]) -> Iterator[str]:
+    """Why a selection is of another model, though its modules have the same names.
+
+    Args:
+        model_type: of the model, as Hugging Face calls it.
+        widths: LoRA module -> its inputs and outputs together, which a unit of rank has as parameters.
+    """
+    of = f"The selection is of {selection.model['path']}; run the search on this model"
+    if model_type != selection.model["type"]:
+        yield f"flexora: the model is a {model_type}, and layers were chosen in a {selection.model['type']}. {of}"
+        return
+    for unit in selection.chosen:
+        expected = unit.parameters // selection.model["lora_rank"]
+        if (found := sum(widths[module] for module in unit.modules if module in widths)) != expected:
+            yield f"flexora: {unit.name} has {found} inputs and outputs, and had {expected} in the search. {of}"
+            return
 
 
 def selection_problems(selection: Selection, modules: Iterable[str]) -> Iterator[str]:
