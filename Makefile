@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 TORCH = $(shell grep '^torch==' requirements-cpu.lock)
 # verl starts its processes one after the other, so that one run leaves half of two cores idle; tests/conftest.py has groups
-TWO_AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
+TWO_AT_ONCE := -n 2 --no-loadscope-reorder
 test unit: export OMP_NUM_THREADS = 1
 export VERL_PLATFORM = cpu
 export VIRTUAL_ENV = $(CURDIR)/$(VENV)

@@ -28,20 +28,28 @@ from hydra import compose, initialize_config_module
 SHARED_GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 
 
-# a port that one run of verl has chosen is free for another until it is bound
-ONE_AFTER_THE_OTHER = ("e2e", "conformance")
+RUNS_VERL = ("tests/e2e/", "tests/conformance/")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Let one process run verl, one run after the other, and another the other files.
+
+    Runs are not made side by side because a port that one has chosen is free for another until it is bound. It is not
+    done by groups (``--dist loadgroup``), which pytest-xdist 3.8 does not find under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "runs of verl" if nodeid.startswith(RUNS_VERL) else nodeid.split("::")[0]
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Put runs of verl into one group of tests, and first, as it is the longest; each other file is a group."""
-
-    def runs_verl(item: pytest.Item) -> bool:
-        return item.path.parent.name in ONE_AFTER_THE_OTHER
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("runs of verl" if runs_verl(item) else str(item.path)))
-    items.sort(key=lambda item: not runs_verl(item))
+    """Put runs of verl first, as they take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(RUNS_VERL))
 
 
 @pytest.fixture

@@ -87,8 +87,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         modules = lora_modules(module)
         if self.flexora.mode == "selected":
             _refuse(selection_problems(selection, modules))
-            rank = self.model_config.lora_rank
-            widths = {name: lora_parameters(part) // rank for name, part in modules.items()}
+            widths = {name: part.in_features + part.out_features for name, part in modules.items()}
             _refuse(model_problems(selection, self.model_config.hf_config.model_type, widths))
         elif self.flexora.method == "spectral" and not self.engine_config.forward_only:
             self.spectral = self._spectral(modules)
@@ -117,7 +116,8 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         model = {
             "path": str(self.model_config.path),
             "type": self.model_config.hf_config.model_type,
-            "lora_rank": self.model_config.lora_rank,
+            # an adapter from lora_adapter_path has its own
+            "lora_rank": next(iter(lora_modules(self.module).values())).r["default"],
             "exclude_modules": self.model_config.exclude_modules,
         }
         self.record = Record(dict(vars(self.flexora)), factors.units, self._sizes(factors.units), model)
