@@ -105,10 +105,10 @@ def plugin_checks(where: str) -> Iterator[Check]:
     from verl_redit import plugin
 
     for host, adapter in plugin.adapters():
-        yield _looked_up(
-            where, f"hook on {host}", partial(_fired, host, adapter),
-            f"pip install 'verl{SUPPORTED['verl']}', or a verl-redit release for the verl that is installed",
-        )  # fmt: skip
+        package = host.partition(".")[0]
+        wanted = f"pip install 'verl{SUPPORTED['verl']}'" if package == "verl" else f"a {package} of the list above"
+        mend = f"{wanted}, or a verl-redit release for what you have"
+        yield _looked_up(where, f"hook on {host}", partial(_fired, host, adapter), mend)
     yield _looked_up(where, "reward manager", _reward_manager)
     yield _looked_up(where, "config groups", _config_groups)
     yield _looked_up(where, "device", _device)

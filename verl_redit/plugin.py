@@ -129,9 +129,9 @@ def load() -> None:
         check_verl_version()
         if on_cpu_host():
             importlib.import_module("verl_redit.cpu.vllm_metadata").answer_for_vllm()
+        sys.meta_path.insert(0, _StayRefused())
         for host, adapter in adapters():
             wrapt.register_post_import_hook(partial(_install, adapter), host)
-        sys.meta_path.insert(0, _StayRefused())
     except Exception:
         logger.exception("verl-redit is not loaded; run `verl-redit doctor`")
         raise

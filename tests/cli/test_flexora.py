@@ -42,7 +42,7 @@ def record_of(grain="layer", layers=range(6), steps=12, exclude=None, noise=0.05
     random = np.random.default_rng(0)
     for step in range(steps):
         agreement = np.linspace(-0.3, 0.7, len(units)) + random.normal(0, noise, len(units))
-        record.add(str(step), {"agreement": agreement, "energy": np.ones(len(units))})
+        record.add(str(step), {"agreement": agreement})
     return record
 
 
@@ -141,8 +141,8 @@ def test_a_search_without_steps_has_no_evidence(tmp_path):
 def test_equal_scores_can_be_shown(tmp_path):
     record = record_of(steps=0)
     for step in range(2):
-        record.add(str(step), {"agreement": np.zeros(6), "energy": np.zeros(6)})
-    record.add("2", {"agreement": np.full(6, np.nan), "energy": np.zeros(6)})
+        record.add(str(step), {"agreement": np.zeros(6)})
+    record.add("2", {"agreement": np.full(6, np.nan)})
     conclude(record, FlexoraConfig()).write(tmp_path / "a.json")
     code, output, _ = run("show", tmp_path / "a.json", "--png", tmp_path / "a.png")
     assert code == 0 and "too few to judge" in output and "skipped of 3 steps" in output

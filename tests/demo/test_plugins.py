@@ -48,7 +48,7 @@ def searched(folder) -> None:
     record = Record(vars(SETTINGS), {f"model.layers.{layer}": [f"model.layers.{layer}.mlp"] for layer in (0, 1)},
                     [100, 300], {"path": "tiny", "type": "qwen2", "lora_rank": 4, "exclude_modules": None})  # fmt: skip
     for step in range(8):
-        record.add(str(step), {"agreement": np.array([0.1, 0.8]), "energy": np.ones(2)})
+        record.add(str(step), {"agreement": np.array([0.1, 0.8])})
     (folder / "checkpoints" / "flexora").mkdir(parents=True)
     conclude(record, SETTINGS).write(folder / "checkpoints" / "flexora" / "selection.json")
 

@@ -66,10 +66,10 @@ def test_positive_alpha_keeps_about_half_of_pure_noise():
     assert 0.4 < np.mean(kept) < 0.6
 
 
-def noise(seed: int, steps: int = 60) -> dict[str, np.ndarray]:
+def noise(seed: int, steps: int = 60, units: int = UNITS, loudest: float = 4) -> dict[str, np.ndarray]:
     """Halves without anything in common, in units of different size."""
     random = np.random.default_rng(seed)
-    return {"agreement": random.normal(size=(steps, UNITS)) * np.geomspace(0.25, 4, UNITS)}
+    return {"agreement": random.normal(size=(steps, units)) * np.geomspace(1 / loudest, loudest, units)}
 
 
 def planted(seed: int, chosen: list[int], steps: int = 60) -> dict[str, np.ndarray]:
@@ -88,16 +88,18 @@ def test_planted_agreement_is_found_and_beats_chance():
         history = planted(seed, chosen)
         score = METHODS["align"].score
         assert np.flatnonzero(best(3)(score(history))).tolist() == chosen
-        evidence = gather(history, score, best(3), 0)
+        evidence = gather(history, score, best(3), 0, centred=True)
         assert evidence.beats_chance and evidence.jaccard > evidence.chance_jaccard and evidence.stability > 0.8
         lows = np.array(evidence.intervals)[:, 0]
         assert lows[chosen].min() > np.delete(lows, chosen).max()
 
 
-def test_noise_does_not_beat_chance_more_often_than_it_says():
-    score = METHODS["align"].score
-    passed = sum(gather(noise(seed), score, best(6), 0).beats_chance for seed in range(40))
-    assert passed <= 6  # 2 expected
+@pytest.mark.parametrize("units", [4, 6, UNITS])
+@pytest.mark.parametrize("loudest", [1, 100])
+def test_noise_does_not_beat_chance_more_often_than_it_says(units, loudest):
+    method, choose = METHODS["align"], chooser("top_k", None, 0.5, 0.0, [1] * units)
+    evidence = (gather(noise(seed, 60, units, loudest), method.score, choose, 0, method.centred) for seed in range(40))
+    assert sum(found.beats_chance for found in evidence) <= 6  # 2 expected
 
 
 def test_neither_one_outlier_nor_noise_seen_twice_makes_a_choice():

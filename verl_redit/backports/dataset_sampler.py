@@ -19,8 +19,9 @@ custom dataset class that takes it, and `create_rl_sampler` asks a dataset that 
 the sampler. And as ``patches/0011-sft-dataset-provided-sampler.patch``: the supervised trainers ask one that has
 ``create_distributed_sampler(num_replicas, rank)``.
 
-Two differences from the patches. The fully-async and the one-step-off trainer do not say which files they validate on,
-so that is told by ``data.val_files``; with the same files for both, the dataset hears ``is_train=True`` both times.
+Two differences from the patches. Three trainers (the legacy, the fully-async and the one-step-off one) do not say which
+files they validate on, so that is told by ``data.val_files``; with the same files for both, the dataset hears
+``is_train=True`` both times.
 And a supervised trainer that runs as a script (``torchrun -m``) is extended by the dataset that wants it, with
 `extend_running_trainer`: no import hook sees it.
 """
@@ -70,7 +71,7 @@ def extend_running_trainer() -> None:
 
 def _create_rl_dataset(wrapped, instance, args, kwargs):
     arguments = inspect.signature(wrapped).bind(*args, **kwargs).arguments
-    # two trainers do not say so of their validation files
+    # three trainers do not say so of their validation files
     files, data = arguments["data_paths"], arguments["data_config"]
     is_validation = files == data.get("val_files") and files != data.get("train_files")
     token = _is_train.set(arguments.get("is_train", not is_validation))

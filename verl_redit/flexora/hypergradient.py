@@ -56,8 +56,8 @@ def unrolled(
     Returns:
         The outer gradient, not finite if a held-out gradient is not, and the training gradient.
 
-    Memory: beside the gradients that a pass makes, two copies of the parameters with one inner step, and with K > 1
-    two more and K - 1 of the path.
+    Memory while a pass runs, beside the gradients that it makes: two copies of the parameters with one inner step, and
+    with K > 1 two more and K - 1 of the path.
     """
     values = list(values)
     path: list[list[torch.Tensor]] = []
@@ -92,7 +92,7 @@ def unrolled(
                 torch._foreach_neg_(values)
                 torch._foreach_add_(values, point, alpha=2)
         if sides:
-            curvature = torch._foreach_sub(*sides)
-            adjoint = list(torch._foreach_sub(adjoint, curvature, alpha=rate / (2 * reach)))
+            torch._foreach_sub_(*sides)
+            torch._foreach_sub_(adjoint, sides[0], alpha=rate / (2 * reach))
     torch._foreach_copy_(values, path[0])
     return total, first

@@ -106,6 +106,7 @@ class Method:
             ``unrolled`` (the same, with inner steps and their products).
         score: history -> float64 of shape (units,), higher is better.
         gates: whether the score is α of the paper, whose sign means better or worse than average.
+        centred: whether its statistics are as often below zero as above where there is nothing to find.
         source: where it comes from.
     """
 
@@ -114,6 +115,7 @@ class Method:
     score: Callable[[History], np.ndarray]
     gates: bool
     source: str
+    centred: bool = False
 
 
 _ALPHA = ("gate_gradient",)
@@ -122,7 +124,7 @@ METHODS: dict[str, Method] = {
     "align": Method(
         ("agreement",), "halves", _mean("agreement"), False,
         "ours: mean ⟨g1, g2⟩ of two halves of the prompt groups. Unbiased for the square of half a batch's expected "
-        "gradient, and at B=0 what `unrolled` has with one step, but for a factor",
+        "gradient, and at B=0 what `unrolled` has with one step, but for a factor", centred=True,
     ),
     "unrolled": Method(_ALPHA, "unrolled", _last_alpha, True, "the paper, algorithm 1: through K inner SGD steps"),
     "first_order": Method(

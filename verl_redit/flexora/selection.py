@@ -171,7 +171,7 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
         kept = np.ones(len(scores), dtype=bool)
     else:
         refuse_empty(kept, settings.rule)
-        evidence = gather(history, method.score, choose, settings.seed)
+        evidence = gather(history, method.score, choose, settings.seed, method.centred)
     intervals = evidence.intervals if evidence else [None] * len(scores)
     units = [
         Unit(name, modules, size, float(score), interval, bool(chosen))

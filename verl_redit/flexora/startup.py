@@ -136,7 +136,7 @@ def model_problems(selection: Selection, model_type: str, widths: Mapping[str, i
 
     Args:
         model_type: of the model, as Hugging Face calls it.
-        widths: LoRA module -> its inputs and outputs together, which a unit of rank has as parameters.
+        widths: LoRA module -> its inputs and outputs together, which are its LoRA parameters for each unit of rank.
     """
     of = f"The selection is of {selection.model['path']}; run the search on this model"
     if model_type != selection.model["type"]:
