@@ -128,7 +128,7 @@ def _save(rank: int, ranks: int, model: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     engines.join(rank, ranks, folder / "store")
     engine = engines.build(model, None, exclude_modules=r"model\.layers\.[0-3]\..*")
-    engines.train(engine, 2, rank, ranks)
+    engines.train(engine, 2, rank=rank, ranks=ranks)
     engine.save_checkpoint(str(folder / "checkpoint"))
     whole = engines.parameters(engine)
     if rank == 0:
