@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 TORCH = $(shell grep '^torch==' requirements-cpu.lock)
-# verl starts its processes one after the other, so that one run leaves half of two cores idle; tests/conftest.py has groups
+# verl starts its processes one after the other, so that one run leaves half of two cores idle (tests/conftest.py)
 TWO_AT_ONCE := -n 2 --no-loadscope-reorder
 test unit: export OMP_NUM_THREADS = 1
 export VERL_PLATFORM = cpu

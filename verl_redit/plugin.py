@@ -66,6 +66,7 @@ CPU_HOST_ADAPTERS = [
 
 # (host module, adapter) pairs called so far in this process; `verl-redit doctor` reads it
 called: set[tuple[str, str]] = set()
+# host module -> why an adapter could not extend it
 refused: dict[str, Exception] = {}
 _early: dict[str, tuple[str, ModuleType]] = {}
 

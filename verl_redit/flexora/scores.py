@@ -106,8 +106,8 @@ class Method:
             ``unrolled`` (the same, with inner steps and their products).
         score: history -> float64 of shape (units,), higher is better.
         gates: whether the score is α of the paper, whose sign means better or worse than average.
-        centred: whether its statistics are as often below zero as above where there is nothing to find.
         source: where it comes from.
+        centred: whether its statistics are as often below zero as above where there is nothing to find.
     """
 
     measures: tuple[str, ...]
