@@ -22,15 +22,18 @@ again.
 """
 
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from recipes.lab.runs import Job, run_all
 from verl_redit.comparison.figures import compare
 from verl_redit.comparison.logs import read_arms
 from verl_redit.comparison.page import print_comparison
+from verl_redit.demo.report import RAW_REWARD, TIED_GROUPS, read_curves
 from verl_redit.demo.workspace import Sizes, prepare
 
 ARMS = {
@@ -39,31 +42,52 @@ ARMS = {
     "mixed-only": ["+redit=gaussian", "trainer.v1.trainer_mode=redit_sync", "redit.apply_to=mixed"],
 }
 SAMPLES = 8
+EDGE = 8  # steps at either end of a run
 
 
-def sizes_of(steps: int, seed: int) -> Sizes:
+def sizes_of(steps: int, warm_steps: int, seed: int) -> Sizes:
     """Of a run, and with seed 0 of the model and the rows that all share."""
-    return Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=seed, warm_steps=150, problems=2048)
+    return Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=seed, warm_steps=warm_steps, problems=2048)
 
 
-def job(folder: Path, arm: str, seed: int, steps: int) -> Job:
-    """The run of an arm with a seed."""
-    noise = [f"redit.seed={seed}"] if ARMS[arm] else []
-    return Job(folder / arm / f"seed{seed}", [*ARMS[arm], *noise], sizes_of(steps, seed), SAMPLES)
+def job(folder: Path, arm: str, sizes: Sizes) -> Job:
+    """The run of an arm with the seed in its sizes."""
+    noise = [f"redit.seed={sizes.seed}"] if ARMS[arm] else []
+    return Job(folder / arm / f"seed{sizes.seed}", [*ARMS[arm], *noise], sizes, SAMPLES)
+
+
+def rewards(arms: dict[str, list[Path]]) -> Table:
+    """Of rollouts, as the scorer gave them, without noise: mean over the runs of each arm, in percent.
+
+    Args:
+        arms: name -> folders of its runs.
+    """
+    table = Table("", f"reward, first {EDGE} steps", f"last {EDGE}", "tied groups")
+    for arm, folders in arms.items():
+        runs = [read_curves(arm, folder).points for folder in folders]
+        curves = [[value for _, value in points[RAW_REWARD]] for points in runs]
+        tied = fmean(value for points in runs for _, value in points[TIED_GROUPS])
+        first = fmean(value for curve in curves for value in curve[:EDGE])
+        last = fmean(value for curve in curves for value in curve[-EDGE:])
+        table.add_row(arm, *(f"{100 * value:.1f}" for value in (first, last, tied)))
+    return table
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("lab-headline"),
     seeds: Annotated[int, typer.Option(help="Runs of each arm.", min=2)] = 3,
     steps: Annotated[int, typer.Option(help="GRPO steps of each run.")] = 48,
+    warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 150,
     processes: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = 2,
 ) -> None:
     """Train every arm with every seed, and print the comparison."""
     console, folder = Console(), out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    prepare(folder, sizes_of(steps, 0), console)
-    run_all([job(folder, arm, seed, steps) for seed in range(seeds) for arm in ARMS], folder, processes, console)
+    prepare(folder, sizes_of(steps, warm_steps, 0), console)
+    jobs = {(arm, seed): job(folder, arm, sizes_of(steps, warm_steps, seed)) for seed in range(seeds) for arm in ARMS}
+    run_all(list(jobs.values()), folder, processes, console)
     print_comparison(compare(read_arms([folder / arm for arm in ARMS])), console)
+    console.print(rewards({arm: [jobs[arm, seed].folder for seed in range(seeds)] for arm in ARMS}))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a search measures on parameters that FSDP1 shards, with verl's wrapping, against the model in one piece.
+"""What a search measures and changes on parameters that FSDP1 shards, with verl's wrapping, against one piece.
 
 verl's FSDP1 engine itself does not start without a GPU: it broadcasts the weights when it wraps (`sync_module_states`),
 which FSDP1 does on accelerators alone.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ from transformers import AutoModelForCausalLM
 from verl.utils.fsdp_utils import get_fsdp_wrap_policy
 
 from tests.flexora.engines import join
-from verl_redit.flexora.search import Factors
+from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules
+from verl_redit.flexora.scores import METHODS
+from verl_redit.flexora.search import Factors, Search
 
 RANKS = 2
 
@@ -46,17 +49,44 @@ def adapted(folder: Path) -> torch.nn.Module:
 
 
 def measured(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
-    """Statistics of one backward pass, before and after gradients are taken and given back."""
-    rows = torch.arange(5, 29).view(2, 12)
+    """Statistics of one backward pass, after gradients were taken and given back, and of an unrolled step."""
+    train, held_out = torch.arange(5, 53).view(2, 2, 12)
     factors = Factors(module.named_parameters(), "layer", total)
-    module(input_ids=rows, labels=rows).loss.backward()
+
+    def backpropagate(rows: torch.Tensor) -> None:
+        module(input_ids=rows, labels=rows).loss.backward()
+
+    backpropagate(train)
     factors.give(factors.take())
     gradients = factors.take()
+    search = Search(factors, METHODS["unrolled"], inner_steps=2)
+    through = search.measure(partial(backpropagate, train), partial(backpropagate, held_out), rate=0.5)
     return {
         "sizes": factors.sizes,
         "gate_gradient": factors.gate_gradient(gradients),
         "dots": factors.dots(gradients, factors.values),
+        "unrolled": through["gate_gradient"],
     }
+
+
+def changed(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
+    """Loss with gates, after they were folded into B, and with the adapter made anew; and how long A then is."""
+    rows = torch.arange(5, 29).view(2, 12)
+    factors = Factors(module.named_parameters(), "layer", total)
+    gates = Gates(module, "layer")
+
+    @torch.no_grad()
+    def loss() -> np.ndarray:
+        return module(input_ids=rows, labels=rows).loss.numpy()
+
+    gates.act({unit: 0.25 * (1 + at) for at, unit in enumerate(factors.units)})
+    found = {"gated": loss()}
+    gates.fold(factors)
+    found["folded"] = loss()
+    inputs = {name: part.in_features for name, part in lora_modules(module).items()}
+    begin_anew(factors, inputs, seed=0, shard=torch.distributed.get_rank() if torch.distributed.is_initialized() else 0)
+    found["anew"] = loss()
+    return found | {"size of A": factors.sums(value.double().abs().sum() for value in factors.values)}
 
 
 def _sharded(rank: int, model: Path, use_orig_params: bool, folder: Path) -> None:
@@ -72,16 +102,22 @@ def _sharded(rank: int, model: Path, use_orig_params: bool, folder: Path) -> Non
         torch.distributed.all_reduce(summed)
         return summed
 
-    found = measured(module, total)
+    found = measured(module, total) | changed(module, total)
     if rank == 0:
         np.savez(folder / "found.npz", **found)
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("use_orig_params", [False, True])
-def test_statistics_are_those_of_the_model_in_one_piece(model, tmp_path, use_orig_params):
+def test_a_search_and_a_switch_do_what_they_do_to_a_model_in_one_piece(model, tmp_path, use_orig_params):
     torch.multiprocessing.spawn(_sharded, (model, use_orig_params, tmp_path), nprocs=RANKS)
     found = np.load(tmp_path / "found.npz")
-    for name, value in measured(adapted(model), lambda summed: summed).items():
+    whole = adapted(model)
+    expected = measured(whole, lambda summed: summed) | changed(whole, lambda summed: summed)
+    assert expected["gated"] == pytest.approx(expected["folded"], rel=1e-6) != expected["anew"]
+    # products with differences in float32; other draws in A
+    tolerances = {"unrolled": 1e-3, "size of A": 0.1}
+    for name, value in expected.items():
+        rtol = tolerances.get(name, 1e-6)
         assert np.abs(value).min() > 0
-        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6 * np.abs(value).max(), err_msg=name)
+        np.testing.assert_allclose(found[name], value, rtol, rtol * np.abs(value).max(), err_msg=name)

@@ -234,12 +234,27 @@ def composed(verl_config, job, folder):
 
 @pytest.mark.parametrize("arm", headline.ARMS)
 def test_verl_takes_the_headline_arms(arm, tmp_path, verl_config):
-    config = composed(verl_config, headline.job(tmp_path, arm, 3, 48), tmp_path)
+    config = composed(verl_config, headline.job(tmp_path, arm, headline.sizes_of(48, 150, 3)), tmp_path)
     assert config.actor_rollout_ref.rollout.seed == config.data.seed == 3
     assert config.actor_rollout_ref.rollout.val_kwargs.n == headline.SAMPLES
     assert ("redit" in config) == (arm != "grpo")
     if arm != "grpo":
         assert config.redit.seed == 3 and config.redit.apply_to == ("mixed" if arm == "mixed-only" else "all")
+
+
+def test_the_headline_table_has_rewards_without_noise_and_tied_groups(tmp_path):
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "metrics.jsonl").touch()
+    rows = [
+        {"uid": f"{group}_{session}_0", "output": f"#### {answer}", "gts": "7", "score": 0.03}
+        for group, answers in {"a": "77", "b": "71", "c": "12", "d": "33"}.items()
+        for session, answer in enumerate(answers)
+    ]
+    for step in range(1, 2 + headline.EDGE):  # nothing is right in the first step
+        kept = rows[4:] if step == 1 else rows
+        (tmp_path / f"rollouts/{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    (cells,) = zip(*(column.cells for column in headline.rewards({"grpo": [tmp_path]}).columns), strict=True)
+    assert cells == ("grpo", f"{100 * 3 / 8 * 7 / 8:.1f}", f"{100 * 3 / 8:.1f}", f"{100 * (1 + 0.75 * 8) / 9:.1f}")
 
 
 @pytest.mark.parametrize("cell", factorial.CELLS, ids=factorial.title)
@@ -270,7 +285,7 @@ def test_a_finished_run_is_not_made_again_and_a_half_done_one_is(tmp_path, monke
 
     monkeypatch.setattr(runs, "run_to_end", train)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    finished, half_done = (headline.job(tmp_path, "grpo", seed, 4) for seed in (0, 1))
+    finished, half_done = (headline.job(tmp_path, "grpo", headline.sizes_of(4, 150, seed)) for seed in (0, 1))
     finished.dump.parent.mkdir(parents=True)
     finished.dump.touch()
     (half_done.folder / "rollouts").mkdir(parents=True)

@@ -38,13 +38,14 @@ from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules, lora_par
 from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.folder import SearchFolder
 from verl_redit.flexora.layers import lora_factor, unit_of, units_of
 from verl_redit.flexora.priors import prior, spectral
-from verl_redit.flexora.record import Record, checkpointed
+from verl_redit.flexora.record import Record
 from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
-from verl_redit.flexora.selection import BadSelection, conclude, load
+from verl_redit.flexora.selection import BadSelection, load
 from verl_redit.flexora.startup import (
     adapter_problems,
     model_problems,
@@ -55,8 +56,6 @@ from verl_redit.flexora.startup import (
 )
 from verl_redit.plugin import install_early
 from verl_redit.settings import parse
-
-RECORD, SELECTION = "record.jsonl", "selection.json"
 
 
 class FlexoraEngine(FSDPEngineWithLMHead):
@@ -121,6 +120,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             "exclude_modules": self.model_config.exclude_modules,
         }
         self.record = Record(dict(vars(self.flexora)), factors.units, self._sizes(factors.units), model)
+        self.folder = SearchFolder(self.record, self.flexora)
         if self.method.passes == "none":
             by_place = self.flexora.method != "spectral"
             scores = prior(self.flexora.method, factors.units, self.flexora.seed) if by_place else self.spectral
@@ -179,23 +179,9 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         return output
 
     def _note(self, data: str, statistics: dict[str, np.ndarray]) -> None:
-        self.record.add(data, statistics)
-        failure: list[OSError | None] = [None]
-        if self.rank == 0:
-            try:
-                self.record.write_last(self._output / RECORD)
-            except OSError as error:
-                failure = [error]
-        if len(self.record.steps) == 1:  # where the others would wait for a rank that has failed
-            torch.distributed.broadcast_object_list(failure, src=0)
-        if failure[0]:
-            raise failure[0]
+        self.folder.note(data, statistics)
         if self.flexora.apply:
             self._apply_gates()
-
-    @property
-    def _output(self) -> Path:
-        return Path(self.flexora.output).expanduser()
 
     def _apply_gates(self) -> None:
         history = self.record.history()
@@ -205,9 +191,9 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             self.gates.act(dict(zip(self.record.units, gates.tolist(), strict=True)))
 
     def _conclude(self) -> None:
-        """End the search: write what it chose, and train on as the mode says."""
+        """End the search, and train on as the mode says."""
         try:
-            selection = conclude(self.record, self.flexora)
+            selection = self.folder.conclude()
         except (BadSelection, NoChoice) as error:
             if self.flexora.mode == "one_run":
                 raise
@@ -215,9 +201,6 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             print(f"flexora: nothing is chosen: {error}")
             self._end_search()
             return
-        if self.rank == 0:
-            selection.write(self._output / SELECTION)
-            print(f"flexora: {selection.summary}; written to {self._output / SELECTION}")
         self._end_search()
         if self.flexora.mode == "one_run":
             _refuse(noise_problems(selection, self.flexora.accept_noise))
@@ -249,7 +232,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             print(
                 f"flexora: the run is over before the search: {len(self.record.steps)} updates of "
                 f"{self.flexora.search_steps}. Nothing is chosen; `verl-redit flexora select` can choose from "
-                f"{self._output / RECORD}"
+                f"{self.folder.record_file}"
             )
         return rate
 
@@ -277,17 +260,15 @@ class FlexoraEngine(FSDPEngineWithLMHead):
     def save_checkpoint(self, local_path, *args, **kwargs):
         super().save_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode != "selected":
-            self.record.write(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
+            self.folder.save(Path(local_path))
 
     def load_checkpoint(self, local_path, *args, **kwargs):
         super().load_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode == "selected":
             return
-        self.record.resume(checkpointed(Path(local_path), torch.distributed.get_world_size(), self.rank))
+        self.folder.resume(Path(local_path))
         if self.method.passes == "none":
             return
-        if self.rank == 0:
-            self.record.write(self._output / RECORD)
         if len(self.record.steps) >= self.flexora.search_steps:
             self._conclude()
             self.made_anew, self.switch_due = self.switch_due, False

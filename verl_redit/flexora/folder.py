@@ -1,0 +1,90 @@
+# Copyright 2026 verl-redit contributors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a search leaves on disk: a record that grows with the run, the selection, and the record in each checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.record import Record, checkpointed
+from verl_redit.flexora.selection import Selection, conclude
+
+
+class SearchFolder:
+    """A search's record, kept up by every rank; rank 0 writes it to ``flexora.output``.
+
+    Every method is called by all ranks of an initialised `torch.distributed`.
+
+    Args:
+        record: what the search has measured so far.
+    """
+
+    def __init__(self, record: Record, settings: FlexoraConfig):
+        self.record = record
+        self._settings = settings
+        self._output = Path(settings.output).expanduser()
+        self._rank, self._ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    @property
+    def record_file(self) -> Path:
+        """Where the record grows."""
+        return self._output / "record.jsonl"
+
+    def note(self, data: str, statistics: dict[str, np.ndarray]) -> None:
+        """Take over one step, and append it to the file.
+
+        Raises:
+            OSError: it cannot be written. On every rank for the first step; afterwards on rank 0.
+        """
+        self.record.add(data, statistics)
+        failure: list[OSError | None] = [None]
+        if self._rank == 0:
+            try:
+                self.record.write_last(self.record_file)
+            except OSError as error:
+                failure = [error]
+        if len(self.record.steps) == 1:  # where the others would wait for a rank that has failed
+            torch.distributed.broadcast_object_list(failure, src=0)
+        if failure[0]:
+            raise failure[0]
+
+    def conclude(self) -> Selection:
+        """Choose, and write the selection beside the record.
+
+        Raises:
+            BadSelection, NoChoice: as `verl_redit.flexora.selection.conclude`; nothing is written.
+        """
+        selection = conclude(self.record, self._settings)
+        if self._rank == 0:
+            file = self._output / "selection.json"
+            selection.write(file)
+            print(f"flexora: {selection.summary}; written to {file}")
+        return selection
+
+    def save(self, checkpoint: Path) -> None:
+        """Put the record into a checkpoint of verl's."""
+        self.record.write(checkpointed(checkpoint, self._ranks, self._rank))
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from the record in a checkpoint, and write it over the one in the output folder.
+
+        Raises:
+            BadRecord: the checkpoint has none, or one of other settings.
+        """
+        self.record.resume(checkpointed(checkpoint, self._ranks, self._rank))
+        if self._rank == 0:
+            self.record.write(self.record_file)
