@@ -56,7 +56,7 @@ from verl_redit.flexora.selection import load
 RANK, CHOSEN = 4, 6
 # arm -> method and its settings
 ARMS: dict[str, tuple[str, list[str]]] = {
-    **{method: (method, []) for method in ("random", "first", "middle", "last", "grad_norm", "align")},
+    **{method: (method, []) for method in ("random", "first", "middle", "last", "grad_norm", "sensitivity", "align")},
     "unrolled, applied": ("unrolled", ["flexora.apply=true"]),
 }
 HALF_RANK = "all layers, half the rank"
