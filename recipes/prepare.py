@@ -50,31 +50,40 @@ GEOMETRY3K_INSTRUCTION = (
 
 def gsm8k(entry: dict[str, Any]) -> dict[str, Any]:
     """One row without its place; ValueError if the answer has no final number after ``####``."""
-    final = extract_solution(entry["answer"])
-    if final is None:
+    question, answer = _text(entry, "question"), _text(entry, "answer")
+    final = extract_solution(answer)
+    if final is None or not any(map(str.isdigit, final)):
         raise ValueError("the answer has no number after ####")
-    return _row("openai/gsm8k", f"{entry['question']} {GSM8K_INSTRUCTION}", final, entry["question"], entry["answer"])
+    return _row("openai/gsm8k", f"{question} {GSM8K_INSTRUCTION}", final, question, answer)
 
 
 def math(entry: dict[str, Any]) -> dict[str, Any]:
     """One row without its place; ValueError if the solution has no boxed answer."""
-    boxed = last_boxed_only_string(entry["solution"])
-    if boxed is None:
+    problem, solution = _text(entry, "problem"), _text(entry, "solution")
+    boxed = last_boxed_only_string(solution) or ""  # an \fbox too, which verl cannot open
+    if not boxed.startswith("\\boxed") or not remove_boxed(boxed).strip():
         raise ValueError("the solution has no \\boxed answer")
-    source, prompt = "DigitalLearningGmbH/MATH-lighteval", f"{entry['problem']} {MATH_INSTRUCTION}"
-    row = _row(source, prompt, remove_boxed(boxed), entry["problem"], entry["solution"])
+    source, prompt = "DigitalLearningGmbH/MATH-lighteval", f"{problem} {MATH_INSTRUCTION}"
+    row = _row(source, prompt, remove_boxed(boxed), problem, solution)
     row["extra_info"] |= {"level": entry["level"], "type": entry["type"]}
     return row
 
 
 def geometry3k(entry: dict[str, Any]) -> dict[str, Any]:
     """One row without its place; ValueError unless the problem has a marker for each image."""
-    markers, images = entry["problem"].count("<image>"), len(entry["images"])
+    problem, answer = _text(entry, "problem"), _text(entry, "answer")
+    markers, images = problem.count("<image>"), len(entry["images"])
     if markers != images or not images:
         raise ValueError(f"the problem has {markers} <image> markers for {images} images")
-    prompt = f"{entry['problem']} {GEOMETRY3K_INSTRUCTION}"
-    row = _row("hiyouga/geometry3k", prompt, entry["answer"], entry["problem"], entry["answer"])
+    row = _row("hiyouga/geometry3k", f"{problem} {GEOMETRY3K_INSTRUCTION}", answer, problem, answer)
     return {**row, "images": entry["images"]}
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    text = entry[key]
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{key} is {text!r}, and must be text")
+    return text
 
 
 def _row(data_source: str, prompt: str, truth: str, question: str, answer: str) -> dict[str, Any]:
@@ -106,11 +115,11 @@ def entries(source: Path, split: str) -> Iterator[tuple[str, Callable[[], dict[s
     """What a split's files hold: where an entry is, and how to read it.
 
     Raises:
-        FileNotFoundError: the folder has no file of this split.
+        ValueError: the folder has no file of this split.
     """
     lines, tables = source / f"{split}.jsonl", sorted(source.glob(f"{split}*.parquet"))
     if lines.is_file():
-        with lines.open(encoding="utf-8") as file:
+        with lines.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 yield f"{lines} line {number}", partial(json.loads, line)
     elif tables:
@@ -118,11 +127,11 @@ def entries(source: Path, split: str) -> Iterator[tuple[str, Callable[[], dict[s
             for number, entry in enumerate(pq.read_table(table).to_pylist()):
                 yield f"{table} row {number}", partial(dict, entry)
     else:
-        raise FileNotFoundError(f"{source} has neither {split}.jsonl nor {split}*.parquet; name the data set's folder")
+        raise ValueError(f"{source} has neither {split}.jsonl nor {split}*.parquet; name the data set's folder")
 
 
 def read(dataset: Dataset, source: Path, split: str) -> list[dict[str, Any]]:
-    """All rows of a split; ValueError naming the file and the line or row where one is not as it should be."""
+    """All rows of a split; ValueError if there are none, or naming the file and the line or row of a bad one."""
     rows = []
     for index, (place, entry) in enumerate(entries(source, split)):
         try:
@@ -131,6 +140,8 @@ def read(dataset: Dataset, source: Path, split: str) -> list[dict[str, Any]]:
             raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
         row["extra_info"] = {"split": split, "index": index, **row["extra_info"]}
         rows.append(row)
+    if not rows:
+        raise ValueError(f"{source}: the files of {split} are empty")
     return rows
 
 
@@ -146,9 +157,14 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for train.parquet, test.parquet and conversations.")],
 ) -> None:
     """Convert a data set to verl's parquet schemas."""
+    if out.resolve() == source.resolve():
+        raise typer.BadParameter("it would overwrite the source; name another folder", param_hint="--out")
+    try:
+        splits = {split: read(dataset, source, split) for split in ("train", "test")}
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--source") from error
     out.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "test"):
-        rows = read(dataset, source, split)
+    for split, rows in splits.items():
         written = {split: rows}
         if dataset != Dataset.geometry3k:
             written[f"{split}_conversations"] = [conversation(row) for row in rows]

@@ -48,7 +48,7 @@ from verl_redit.demo import run, supervised, task
 from verl_redit.demo.process import run_to_end
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm
-from verl_redit.demo.workspace import Sizes
+from verl_redit.demo.workspace import Sizes, keep_to
 from verl_redit.flexora.export import export
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
@@ -208,7 +208,7 @@ def main(
     console = Console()
     model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
     folder = out.resolve() / f"{regime.value}-{steps}-steps"
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_to(folder, warm_steps=warm_steps)
     jobs = [(name, seed) for seed in range(seeds) for name in [HALF_RANK, *ARMS]]
     found = {
         (name, seed): arm(REGIMES[regime], model, folder, name, seed, steps)

@@ -43,6 +43,7 @@ from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
 from verl_redit.demo.engine import build, join, loss, supervised_batch, update
+from verl_redit.demo.workspace import keep_to
 from verl_redit.flexora.evidence import correlation
 from verl_redit.flexora.layers import depth_order, layer_of, lora_factor
 from verl_redit.flexora.scores import METHODS
@@ -171,6 +172,7 @@ def main(
     warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 300,
 ) -> None:
     """Measure what layers are worth, search with every method, and print the table."""
+    keep_to(out, steps=steps, warm_steps=warm_steps)
     model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
     compare(
         out.resolve() / f"{steps}-steps",

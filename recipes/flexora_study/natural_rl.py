@@ -35,6 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
+from verl_redit.demo.workspace import keep_to
 from verl_redit.flexora.export import export
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
@@ -75,6 +76,7 @@ def main(
     warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 300,
 ) -> None:
     """Measure what layers are worth, search with every method, and print the table."""
+    keep_to(out, steps=steps, warm_steps=warm_steps)
     model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
     folder = out.resolve() / f"{steps}-steps"
     compare(

@@ -33,7 +33,7 @@ from rich.table import Table
 from recipes.lab.runs import Job, run_all
 from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo.run import POOL
-from verl_redit.demo.workspace import Sizes, prepare
+from verl_redit.demo.workspace import Sizes, keep_to, prepare
 from verl_redit.paft.pool_file import load
 
 FACTORS = ("ReDit", "PAFT", "Flexora")
@@ -92,7 +92,7 @@ def main(
 ) -> None:
     """Train every combination with every seed, and print accuracies and effects."""
     console, folder = Console(), out.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_to(folder, steps=steps)
     prepare(folder, sizes_of(steps, 0), console, load(POOL).of_split("train"))
     jobs = {(cell, seed): job(folder, cell, seed, steps) for seed in range(seeds) for cell in CELLS}
     run_all(list(jobs.values()), folder, processes, console)

@@ -34,7 +34,7 @@ from verl_redit.comparison.figures import compare
 from verl_redit.comparison.logs import read_arms
 from verl_redit.comparison.page import print_comparison
 from verl_redit.demo.report import RAW_REWARD, TIED_GROUPS, read_curves
-from verl_redit.demo.workspace import Sizes, prepare
+from verl_redit.demo.workspace import Sizes, keep_to, prepare
 
 ARMS = {
     "grpo": [],
@@ -82,7 +82,7 @@ def main(
 ) -> None:
     """Train every arm with every seed, and print the comparison."""
     console, folder = Console(), out.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_to(folder, steps=steps, warm_steps=warm_steps)
     prepare(folder, sizes_of(steps, warm_steps, 0), console)
     jobs = {(arm, seed): job(folder, arm, sizes_of(steps, warm_steps, seed)) for seed in range(seeds) for arm in ARMS}
     run_all(list(jobs.values()), folder, processes, console)

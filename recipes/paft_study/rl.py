@@ -41,7 +41,7 @@ from verl_redit.demo import run
 from verl_redit.demo.process import run_to_end
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm
-from verl_redit.demo.workspace import Sizes, prepare
+from verl_redit.demo.workspace import Sizes, keep_to, prepare
 from verl_redit.paft.pool_file import load
 
 ARMS = ["fixed", "static", "uniform", "block", "cycle", "adaptive"]
@@ -96,7 +96,7 @@ def main(
     """Train and judge every arm with every seed, and print the table."""
     console = Console()
     folder = out.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_to(folder, steps=steps, items=items, warm_steps=warm_steps)
     sizes = Sizes(steps=steps, prompts=16, rollouts=8, ranks=1, seed=0, warm_steps=warm_steps, problems=2048)
     prepare(folder, sizes, console, load(POOL).of_split("train"), VOCABULARY)
     dumps: dict[str, list[Path]] = {arm: [] for arm in ARMS}

@@ -40,6 +40,7 @@ from seeds import show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from verl_redit.demo import model, supervised, task
+from verl_redit.demo.workspace import keep_to
 from verl_redit.paft import importing
 from verl_redit.paft.pool import Pool, Template, render
 from verl_redit.paft.pool_file import load
@@ -198,7 +199,7 @@ def main(
     """Train and judge every arm of the study with every seed, and print the table."""
     console = Console()
     folder, sizes, pool = out.resolve(), Sizes(seeds, rows, items, epochs, batch, warm_steps), load(POOL)
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_to(folder, rows=rows, items=items, epochs=epochs, batch=batch, warm_steps=warm_steps)
     prepare(folder, sizes, pool, console)
     runs = {arm: [folder / f"{arm}-{seed}" for seed in range(seeds)] for arm in STUDIES[study]}
     pairs = [(arm, seed) for seed in range(seeds) for arm in STUDIES[study]]

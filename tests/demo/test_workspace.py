@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import pytest
+import typer
 from rich.console import Console
 
-from verl_redit.demo.workspace import Sizes, prepare
+from verl_redit.demo.workspace import Sizes, keep_to, prepare
 
 SIZES = Sizes(steps=3, prompts=4, rollouts=2, ranks=1, seed=7, warm_steps=1, problems=8)
 
@@ -26,3 +28,11 @@ def test_the_model_and_the_data_are_used_again_for_the_same_sizes(tmp_path, caps
     assert prepare(tmp_path, SIZES, console) == accuracy
     assert "using the model and the data in" in capsys.readouterr().out
     assert (tmp_path / "train.parquet").stat().st_mtime_ns == written
+
+
+def test_a_folder_keeps_to_its_settings(tmp_path):
+    for _ in range(2):
+        keep_to(tmp_path / "study", steps=4)
+    for settings, told in (({"steps": 5}, "steps 4, these have 5"), ({"steps": 4, "rows": 2}, "rows None")):
+        with pytest.raises(typer.BadParameter, match=told):
+            keep_to(tmp_path / "study", **settings)

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import typer
 from omegaconf import OmegaConf
 from rich.console import Console
 from transfer_queue import KVBatchMeta
@@ -31,9 +32,10 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from recipes.flexora_study import planted
+from recipes.flexora_study import natural, planted
 from recipes.lab import factorial, grpo, headline, outcomes, redit, run, runs, task
 from verl_redit.demo.engine import build, join
+from verl_redit.demo.workspace import keep_to
 
 SETTINGS = grpo.Settings(lr=1e-3, prompts=4, rollouts=4, weight_decay=0.0)
 
@@ -274,6 +276,17 @@ def test_effects_are_what_a_factor_adds_and_what_two_and_three_add_together():
         "ReDit × PAFT": 0.3 + 0.4 / 2, "ReDit × Flexora": 0.4 / 2, "PAFT × Flexora": 0.4 / 2,
         "ReDit × PAFT × Flexora": 0.4,
     })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("study", "settings"),
+    [(headline, {"steps": 4, "warm_steps": 9}), (factorial, {"steps": 4}), (natural, {"steps": 4, "warm_steps": 9})],
+)
+def test_a_study_mixes_no_settings(study, settings, tmp_path):
+    keep_to(tmp_path, **settings)
+    for name in settings:
+        with pytest.raises(typer.BadParameter, match=f"{name} {settings[name]}, these have 8; give another --out"):
+            study.main(tmp_path, **{**settings, name: 8})
 
 
 def test_a_finished_run_is_not_made_again_and_a_half_done_one_is(tmp_path, monkeypatch):

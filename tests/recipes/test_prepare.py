@@ -16,6 +16,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,13 +24,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 from verl.utils.reward_score import default_compute_score
 
 from recipes import prepare
 from recipes.prepare import Dataset
 
 SCRIPT = Path(prepare.__file__)
+app = typer.Typer()
+app.command()(prepare.main)
+GSM8K = {"question": "How many?", "answer": "#### 5"}
+GEOMETRY3K = {"problem": "<image>", "answer": "3", "images": [1]}
 MATH = {"problem": "Find $x$.", "solution": "So \\boxed{\\frac{1}{2}}.", "level": "Level 1", "type": "Algebra"}
 
 
@@ -82,22 +89,42 @@ def test_geometry3k_keeps_its_images_through_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "good", "bad", "reason"),
     [
-        (Dataset.gsm8k, {"question": "How many?", "answer": "#### 5"}, "{not json", "JSONDecodeError"),
-        (Dataset.gsm8k, {"question": "How many?", "answer": "#### 5"}, {"question": "How many?"}, "KeyError: 'answer'"),
-        (Dataset.gsm8k, {"question": "How many?", "answer": "#### 5"}, {"question": "?", "answer": "5"}, "no number"),
+        (Dataset.gsm8k, GSM8K, b"{not json", "JSONDecodeError"),
+        (Dataset.gsm8k, GSM8K, b'{"question": "\xff"}', "UnicodeDecodeError"),
+        (Dataset.gsm8k, GSM8K, {"question": "How many?"}, "KeyError: 'answer'"),
+        (Dataset.gsm8k, GSM8K, {**GSM8K, "answer": "5"}, "no number"),
+        (Dataset.gsm8k, GSM8K, {**GSM8K, "answer": "#### ."}, "no number"),
+        (Dataset.gsm8k, GSM8K, {**GSM8K, "answer": None}, "answer is None, and must be text"),
+        (Dataset.gsm8k, GSM8K, {**GSM8K, "question": 7}, "question is 7, and must be text"),
         (Dataset.math, MATH, {**MATH, "solution": "So 2."}, "no \\boxed answer"),
-        (Dataset.geometry3k, {"problem": "<image>", "answer": "3", "images": [1]},
-         {"problem": "Find x.", "answer": "3", "images": [1]}, "0 <image> markers for 1 images"),
+        (Dataset.math, MATH, {**MATH, "solution": "So \\fbox{2}."}, "no \\boxed answer"),
+        (Dataset.math, MATH, {**MATH, "solution": "So \\boxed{}."}, "no \\boxed answer"),
+        (Dataset.math, MATH, {**MATH, "problem": None}, "problem is None, and must be text"),
+        (Dataset.geometry3k, GEOMETRY3K, {**GEOMETRY3K, "problem": "Find x."}, "0 <image> markers for 1 images"),
+        (Dataset.geometry3k, GEOMETRY3K, {**GEOMETRY3K, "answer": " "}, "answer is ' ', and must be text"),
     ],
 )  # fmt: skip
 def test_an_entry_that_is_not_as_it_should_be_is_named(tmp_path, dataset, good, bad, reason):
-    lines = [json.dumps(good), bad if isinstance(bad, str) else json.dumps(bad)]
-    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [json.dumps(good).encode(), bad if isinstance(bad, bytes) else json.dumps(bad).encode()]
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(ValueError, match="train.jsonl line 2: ") as error:
         prepare.read(dataset, tmp_path, "train")
     assert reason in str(error.value)
 
 
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither train.jsonl nor train\\*.parquet"):
-        prepare.read(Dataset.gsm8k, tmp_path, "train")
+@pytest.mark.parametrize(
+    ("train", "test", "out", "told"),
+    [
+        (None, None, "out", "neither train.jsonl nor train*.parquet"),
+        ([], [GSM8K], "out", "the files of train are empty"),
+        ([GSM8K], [GSM8K, {"question": "How many?"}], "out", "test.jsonl line 2: KeyError: 'answer'"),
+        ([GSM8K], [GSM8K], ".", "it would overwrite the source"),
+    ],
+)
+def test_what_cannot_be_converted_is_said_in_a_line_and_nothing_is_written(tmp_path, train, test, out, told):
+    for split, rows in {"train": train, "test": test}.items():
+        if rows is not None:
+            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = CliRunner().invoke(app, ["gsm8k", "--source", str(tmp_path), "--out", str(tmp_path / out)])
+    assert found.exit_code == 2 and told in " ".join(re.sub("[│\n]", " ", found.output).split())
+    assert not list(tmp_path.rglob("*.parquet"))

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
 from rich.console import Console
 
 from verl_redit.demo import report, task
@@ -44,6 +45,23 @@ class Sizes:
     def setup(self) -> dict[str, int]:
         """What the model and the data depend on."""
         return {name: getattr(self, name) for name in ("seed", "warm_steps", "problems")}
+
+
+def keep_to(folder: Path, **settings: int | str) -> None:
+    """Make a folder for runs with these settings and no others, so that a study that goes on mixes none.
+
+    Raises:
+        BadParameter: it holds runs with other ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "settings.json"
+    kept = json.loads(file.read_text()) if file.is_file() else settings
+    for name in sorted(kept.keys() | settings.keys()):
+        if kept.get(name) != settings.get(name):
+            raise typer.BadParameter(
+                f"{folder} has runs with {name} {kept.get(name)}, these have {settings.get(name)}; give another --out"
+            )
+    file.write_text(json.dumps(settings))
 
 
 def prepare(
