@@ -25,6 +25,8 @@ SEED=${SEED:-0}
 RUN_DIR=$OUTPUT_DIR/$FLEXORA/seed$SEED
 LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
 mkdir -p "$RUN_DIR"
+# verl empties its log as it starts; an earlier start's stays beside it
+if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
 
 CHOICE=(flexora="sft_$FLEXORA")
 if [ "$FLEXORA" = selected ]; then

@@ -25,6 +25,8 @@ FIRST=$OUTPUT_DIR/supervised/seed$SEED
 RUN_DIR=$OUTPUT_DIR/grpo/seed$SEED
 LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
 mkdir -p "$RUN_DIR"
+# verl empties its log as it starts; an earlier start's stays beside it
+if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
 
 python3 -m verl.trainer.main_ppo \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \

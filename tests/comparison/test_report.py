@@ -83,6 +83,31 @@ def test_losses_are_better_when_lower(log, tmp_path):
     assert found.metric == "val/loss" and found.arms["a"].steps_to_target == [1]
 
 
+def test_what_earlier_starts_of_a_run_have_logged_is_part_of_it(log, tmp_path):
+    last = log("a", [0.1, 0.2, 0.3, 0.4])
+    lines = last.read_text().splitlines(keepends=True)
+    (tmp_path / "a" / "metrics.9.jsonl").write_text("".join(lines[:2]))
+    # it had gone further than its checkpoint
+    (tmp_path / "a" / "metrics.10.jsonl").write_text(
+        lines[1].replace("0.2", "0.9") + lines[2] + lines[3].replace(":3", ":7")
+    )
+    last.write_text("".join(lines[2:]))
+    log("b", [0.5] * 4).rename(tmp_path / "b" / "lr.1.jsonl")  # a name of somebody's own
+    of_a, of_b = read_arms([tmp_path / "a", tmp_path / "b"]).values()
+    assert [run.file for run in of_a] == [last] and len(of_b) == 1
+    assert {step: data[ACCURACY] for step, data in of_a[0].steps.items()} == {0: 0.1, 1: 0.9, 2: 0.3, 3: 0.4}
+
+
+def test_a_log_without_a_whole_line_is_told(log, tmp_path):
+    log("a/0", [0.1, 0.2])
+    for seed, written in ((1, ""), (2, '{"step":1, "da')):
+        log(f"a/{seed}", []).write_text(written)
+    found = compare(read_arms([tmp_path / "a"]))
+    assert found.arms["a"].last_steps == [1]
+    for seed, note in zip((1, 2), found.notes, strict=True):
+        assert f"{tmp_path}/a/{seed}/metrics.jsonl beside it has no whole line and is left out" in note
+
+
 def test_a_value_that_is_not_finite_is_told(log, tmp_path):
     log("a", [0.1, 0.2], **{"actor/grad_norm": float("nan")})
     [note] = compare(read_arms([tmp_path / "a"])).notes

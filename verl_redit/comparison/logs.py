@@ -16,7 +16,7 @@
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Run:
 def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
     """The runs of each arm, named after its folder; each log below a folder is one run, and a log is an arm of its own.
 
+    ``NAME.1.jsonl``, ``NAME.2.jsonl``, … beside ``NAME.jsonl`` are what earlier starts of the same run have logged.
+
     Raises:
         LogError: a folder without a log, a line that is not verl's, two arms of one name, or runs of different tasks.
     """
@@ -59,19 +61,45 @@ def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
 
 def _read_arm(folder: Path) -> list[Run]:
     files = sorted(folder.rglob("*.jsonl")) if folder.is_dir() else [folder]
-    runs = [run for file in files if _is_log(file) and (run := read_run(file)).steps]
+    starts: dict[Path, list[Path]] = defaultdict(list)
+    for file in filter(_is_log, files):
+        starts[_last_start(file)].append(file)
+    found = [_joined([read_run(file) for file in sorted(of_run, key=_order)]) for of_run in starts.values()]
+    runs = [run for run in found if run.steps]
     if not runs:
         raise LogError(
             f"{folder}: no log of verl's file logger with a whole line in it; set trainer.logger=[console,file], and "
             f"VERL_FILE_LOGGER_PATH to a .jsonl file in that folder"
         )
+    runs[0].notes.extend(f"{run.file} beside it has no whole line and is left out" for run in found if not run.steps)
     return runs
 
 
+def _last_start(file: Path) -> Path:
+    last = file.with_suffix("").with_suffix(".jsonl")
+    return last if file.with_suffix("").suffix[1:].isdigit() and last.is_file() else file
+
+
+def _order(file: Path) -> float:
+    number = file.with_suffix("").suffix[1:]
+    return int(number) if number.isdigit() else math.inf
+
+
+def _joined(starts: list[Run]) -> Run:
+    """One run from what each of its starts has logged: a later start tells what happened from its first step on."""
+    steps: dict[int, dict[str, float]] = {}
+    for start in starts:
+        first = min(start.steps, default=math.inf)
+        steps = {step: data for step, data in steps.items() if step < first} | start.steps
+    return Run(starts[-1].file, steps, [note for start in starts for note in start.notes])
+
+
 def _is_log(file: Path) -> bool:
-    """Whether the first line is verl's: dumps of rollouts and validations are .jsonl as well."""
+    """Whether the first line is verl's, or there is none: dumps of rollouts and validations are .jsonl as well."""
     with file.open("rb") as lines:
         first = lines.readline()
+    if not first:
+        return True
     try:
         entry = json.loads(first)
     except ValueError:
