@@ -133,27 +133,46 @@ def compare(arm: dict[int, dict], stock: dict[int, dict], seeds: list[int]) -> d
     }
 
 
-def report(grid: Grid, regimes: list[str], arms: list[str], stock: str, judged: list[str], console: Console) -> None:
-    """Tables on the console, `results.json` and a figure for each cell in the grid's folder.
+def report(
+    grid: Grid,
+    regimes: list[str],
+    arms: list[str],
+    stock: str,
+    judged: list[str],
+    bases: dict[str, str],
+    console: Console,
+) -> None:
+    """Tables on the console; the same as `tables.md`, `results.json`, and a figure for each cell in the grid's folder.
 
     A cell is shown by the seeds that all of its arms have.
+
+    Args:
+        bases: arm -> another that it differs from by one change; its gain over that is shown as well.
 
     Raises:
         ValueError: no cell has a run of every arm.
     """
     results: dict[str, dict] = {}
+    tables: list[Table] = []
+    over_base = Table("arm", "over", "cell", "gain, points", title="over the arm that differs by one change")
     for regime, updates in [(regime, updates) for regime in regimes for updates in UPDATES]:
         outcomes = {arm: grid.outcomes(regime, updates, arm) for arm in arms}
         seeds = sorted(set.intersection(*(set(of_arm) for of_arm in outcomes.values())))
         if seeds:
             name = f"{regime}, {updates} update{'s' if updates > 1 else ''} a step, {len(seeds)} seeds"
             results[name] = {arm: compare(of_arm, outcomes[stock], seeds) for arm, of_arm in outcomes.items()}
-            console.print(_table(name, results[name]))
+            tables.append(_table(name, results[name]))
+            for arm, base in bases.items():
+                gain = compare(outcomes[arm], outcomes[base], seeds)["gain"]
+                over_base.add_row(arm, base, name, _in_points(gain))
             _draw(name, {arm: [of_arm[seed] for seed in seeds] for arm, of_arm in outcomes.items()},
                   grid.folder / f"{regime}-{updates}.png")  # fmt: skip
     if not results:
         raise ValueError(f"{grid.folder} has no cell with a run of every arm")
-    console.print(_verdicts(results, judged))
+    tables += [over_base, _verdicts(results, judged)]
+    for table in tables:
+        console.print(table)
+    (grid.folder / "tables.md").write_text("\n".join(map(_markdown, tables)))
     (grid.folder / "results.json").write_text(json.dumps(_finite(results), indent=1))
 
 
@@ -177,6 +196,21 @@ def _verdicts(results: dict[str, dict], judged: list[str]) -> Table:
     return table
 
 
+def _markdown(table: Table) -> str:
+    columns = table.columns
+    rows = [
+        [column.header for column in columns],
+        ["---"] * len(columns),
+        *zip(*(c.cells for c in columns), strict=True),
+    ]
+    return f"**{table.title}**\n\n" + "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+
+
+def _in_points(figures: Figures) -> str:
+    gain, least, most = (100 * figure for figure in figures)
+    return f"{gain:+.1f} ({least:+.1f} to {most:+.1f})"
+
+
 def _finite(node):
     """For JSON, which has no inf and no nan."""
     if isinstance(node, dict):
@@ -192,11 +226,11 @@ def _table(name: str, results: dict[str, dict]) -> Table:
         "their energy", "groups", title=name,
     )  # fmt: skip
     for arm, found in results.items():
-        (accuracy, low, high), (gain, least, most) = found["final accuracy"], found["gain"]
+        accuracy, low, high = found["final accuracy"]
         ratio, fewest, longest = found["ratio of steps"]
         table.add_row(
             arm, f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})",
-            f"{100 * gain:+.1f} ({100 * least:+.1f} to {100 * most:+.1f})",
+            _in_points(found["gain"]),
             f"{ratio:.2f} ({fewest:.2f} to {longest:.2f})", f"{found['share that arrives']:.0%}",
             *(f"{found[key][0]:.2f}" for key in ("spread of gradient norms", "entropy at the end", "tied groups",
                                                  "energy of tied groups")),

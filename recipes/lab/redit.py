@@ -15,7 +15,7 @@
 """ReDit's claims in the lab: arms × regimes × updates a step × seeds, as `PLAN.md` has laid them down.
 
 python -m recipes.lab.redit run --out DIR       # what is done is not done again
-python -m recipes.lab.redit report --out DIR    # tables, figures and results.json; also of a grid that is half done
+python -m recipes.lab.redit report --out DIR    # tables, figures, results.json; also of a grid that is half done
 """
 
 import json
@@ -62,6 +62,7 @@ JUDGED = [
     "ReDit, Gaussian", "ReDit, uniform", "tied groups only", "mixed groups only", "clean std with a floor",
     "Dr.GRPO with ReDit",
 ]  # fmt: skip
+BASES = {"Dr.GRPO with ReDit": "Dr.GRPO"}
 TUNED = "GRPO, tuned rate"
 RATE = 1e-3
 RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
@@ -124,7 +125,7 @@ def run(
 @app.command()
 def report(out: Out = Path("lab-redit"), steps: Steps = 200) -> None:
     """Print the tables of what is done, and write them with figures beside it."""
-    tell(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, JUDGED, Console())
+    tell(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, JUDGED, BASES, Console())
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def test_the_tuned_rate_is_the_one_with_the_best_final_accuracy(tmp_path, monkey
 
 def test_the_report_shows_a_cell_by_the_seeds_that_all_arms_have(tmp_path):
     grid, arms = outcomes.Grid(tmp_path, 30), [redit.GRPO, "ReDit, Gaussian"]
-    tell = partial(outcomes.report, grid, list(task.REGIMES), arms, redit.GRPO, arms[1:])
+    tell = partial(outcomes.report, grid, list(task.REGIMES), arms, redit.GRPO, arms[1:], {arms[1]: redit.GRPO})
     console = Console(record=True, width=200)
     with pytest.raises(ValueError, match="no cell with a run of every arm"):
         tell(console)
@@ -228,6 +228,9 @@ def test_the_report_shows_a_cell_by_the_seeds_that_all_arms_have(tmp_path):
     assert results[redit.GRPO]["gain"] == [0, 0, 0] and results[redit.GRPO]["ratio of steps"] == [1, None, None]
     assert results["ReDit, Gaussian"]["energy of tied groups"][0] > 0.1
     assert (grid.folder / "middle-1.png").is_file() and "ReDit, Gaussian" in console.export_text()
+    tables = (grid.folder / "tables.md").read_text()
+    gain = 100 * results["ReDit, Gaussian"]["gain"][0]
+    assert f"| ReDit, Gaussian | GRPO | middle, 1 update a step, 2 seeds | {gain:+.1f} (" in tables
 
 
 def composed(verl_config, job, folder):
