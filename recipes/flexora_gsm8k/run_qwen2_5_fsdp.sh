@@ -11,7 +11,7 @@ set -xeuo pipefail
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
 DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/flexora_gsm8k}
-# one_run, or search and then selected
+# one_run, or search and then selected, or none for all layers
 FLEXORA=${FLEXORA:-one_run}
 # what FLEXORA=selected trains on; by default the outcome of FLEXORA=search with the same seed
 SELECTION=${SELECTION:-}
@@ -27,8 +27,10 @@ mkdir -p "$RUN_DIR"
 # verl empties its log as it starts; an earlier start's stays beside it
 if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
 
-CHOICE=(flexora="$FLEXORA")
-if [ "$FLEXORA" = selected ]; then
+CHOICE=(flexora="$FLEXORA" flexora.seed="$SEED")
+if [ "$FLEXORA" = none ]; then
+    CHOICE=("~flexora")
+elif [ "$FLEXORA" = selected ]; then
     CHOICE+=(flexora.selection="${SELECTION:-$OUTPUT_DIR/search/seed$SEED/flexora/selection.json}")
 fi
 
@@ -36,8 +38,8 @@ python3 -m verl.trainer.main_ppo \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name flexora_gsm8k \
     "${CHOICE[@]}" \
-    flexora.seed="$SEED" \
     data.seed="$SEED" \
+    actor_rollout_ref.rollout.seed="$SEED" \
     data.train_files="$DATA_DIR/train.parquet" \
     data.val_files="$DATA_DIR/test.parquet" \
     actor_rollout_ref.model.path="$MODEL_PATH" \

@@ -14,11 +14,12 @@ set -xeuo pipefail
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
 DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/flexora_sft}
-# one_run, or search and then selected
+# one_run, or search and then selected, or none for all layers
 FLEXORA=${FLEXORA:-one_run}
 # what FLEXORA=selected trains on; by default the outcome of FLEXORA=search with the same seed
 SELECTION=${SELECTION:-}
 NUM_GPUS=${NUM_GPUS:-1}
+# of what the suite draws; verl shuffles the rows alike for every seed
 SEED=${SEED:-0}
 #########################################################################
 
@@ -28,8 +29,11 @@ mkdir -p "$RUN_DIR"
 # verl empties its log as it starts; an earlier start's stays beside it
 if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
 
-CHOICE=(flexora="sft_$FLEXORA")
-if [ "$FLEXORA" = selected ]; then
+# length of the search of the released code: 4,800 rows, 8 in an update
+CHOICE=(flexora="sft_$FLEXORA" flexora.seed="$SEED" flexora.search_steps=600)
+if [ "$FLEXORA" = none ]; then
+    CHOICE=("~flexora")
+elif [ "$FLEXORA" = selected ]; then
     CHOICE+=(flexora.selection="${SELECTION:-$OUTPUT_DIR/search/seed$SEED/flexora/selection.json}")
 fi
 
@@ -37,7 +41,6 @@ VERL_FILE_LOGGER_PATH=$LOG torchrun --standalone --nproc_per_node="$NUM_GPUS" -m
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name flexora_sft \
     "${CHOICE[@]}" \
-    flexora.seed="$SEED" \
     data.train_files="$DATA_DIR/train_conversations.parquet" \
     data.val_files="$DATA_DIR/test_conversations.parquet" \
     model.path="$MODEL_PATH" \

@@ -214,24 +214,34 @@ def main(
         (name, seed): arm(REGIMES[regime], model, folder, name, seed, steps)
         for name, seed in track(jobs, "runs", console=console)
     }
-    table = Table("LoRA on", "accuracy, %", "95 % t interval", "seconds a step", "search / training", "beat chance")
-    for name in [HALF_RANK, *ARMS]:
-        row(table, name, [found[name, seed] for seed in range(seeds)], steps)
+    table = Table(
+        "LoRA on", "accuracy, %", f"over {HALF_RANK}", "over random", "seconds a step", "search / training",
+        "beat chance",
+    )  # fmt: skip
+    outcomes = {name: [found[name, seed] for seed in range(seeds)] for name in [HALF_RANK, *ARMS]}
+    for name, of_arm in outcomes.items():
+        row(table, name, of_arm, [outcomes[HALF_RANK], outcomes["random"]], steps)
     console.print(table)
     sizes = {outcome.parameters for outcome in found.values()} - {0}
     console.print(f"before training: {answered(model):.1%}; trainable parameters of an arm: {sizes}")
 
 
-def row(table: Table, name: str, outcomes: list[Outcome], steps: int) -> None:
-    """Means over seeds."""
-    accuracy = mean_interval([100 * outcome.accuracy for outcome in outcomes])
+def row(table: Table, name: str, outcomes: list[Outcome], bases: list[list[Outcome]], steps: int) -> None:
+    """Means over seeds, and of the differences from other arms by seed."""
+    gains = [[one.accuracy - other.accuracy for one, other in zip(outcomes, base, strict=True)] for base in bases]
     share = fmean(outcome.search_seconds / outcome.seconds for outcome in outcomes)
     judged = [outcome.beats_chance for outcome in outcomes if outcome.beats_chance is not None]
     table.add_row(
-        name, f"{accuracy.mean:.1f}", f"{accuracy.low:.1f} to {accuracy.high:.1f}",
+        name, points([outcome.accuracy for outcome in outcomes]), *map(points, gains),
         f"{fmean(outcome.seconds for outcome in outcomes) / steps:.2f}", f"{share:.2f}" if share else "",
         f"{sum(judged)} of {len(judged)}" if judged else "",
     )  # fmt: skip
+
+
+def points(values: list[float]) -> str:
+    """Mean over seeds with its 95 % t interval, in points."""
+    found = mean_interval([100 * value for value in values])
+    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
 if __name__ == "__main__":

@@ -197,13 +197,9 @@ def _verdicts(results: dict[str, dict], judged: list[str]) -> Table:
 
 
 def _markdown(table: Table) -> str:
-    columns = table.columns
-    rows = [
-        [column.header for column in columns],
-        ["---"] * len(columns),
-        *zip(*(c.cells for c in columns), strict=True),
-    ]
-    return f"**{table.title}**\n\n" + "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    columns = [[str(column.header), "---", *(str(cell) for cell in column.cells)] for column in table.columns]
+    rows = zip(*columns, strict=True)
+    return f"**{table.title}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _in_points(figures: Figures) -> str:

@@ -17,6 +17,7 @@ POLICY=${POLICY:-cycle}
 # a bundled pool or a file of your own
 POOL=${POOL:-gsm8k}
 NUM_GPUS=${NUM_GPUS:-1}
+# of what the suite draws; verl shuffles the rows alike for every seed
 SEED=${SEED:-0}
 #########################################################################
 

@@ -35,6 +35,7 @@ python3 -m verl.trainer.main_ppo \
     --config-name redit_gsm8k \
     "${DITHERING[@]}" \
     data.seed="$SEED" \
+    actor_rollout_ref.rollout.seed="$SEED" \
     data.train_files="$DATA_DIR/train.parquet" \
     data.val_files="$DATA_DIR/test.parquet" \
     actor_rollout_ref.model.path="$MODEL_PATH" \

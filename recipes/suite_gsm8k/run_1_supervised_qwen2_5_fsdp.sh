@@ -11,9 +11,12 @@ set -xeuo pipefail
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
 DATA_DIR=${DATA_DIR:-$HOME/data/gsm8k}
 OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/suite_gsm8k}
+# cycle, uniform, block, stratified, static or fixed
+POLICY=${POLICY:-cycle}
 # a bundled pool or a file of your own, the same in both stages
 POOL=${POOL:-gsm8k}
 NUM_GPUS=${NUM_GPUS:-1}
+# of what the suite draws; verl shuffles the rows alike for every seed
 SEED=${SEED:-0}
 #########################################################################
 
@@ -26,6 +29,7 @@ if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
 VERL_FILE_LOGGER_PATH=$LOG torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name suite_gsm8k_sft \
+    paft.policy="$POLICY" \
     paft.pool="$POOL" \
     paft.seed="$SEED" \
     flexora.seed="$SEED" \

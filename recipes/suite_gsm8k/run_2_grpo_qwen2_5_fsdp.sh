@@ -13,6 +13,10 @@ OUTPUT_DIR=${OUTPUT_DIR:-checkpoints/suite_gsm8k}
 # by default what the first stage wrote with the same seed
 MODEL_PATH=${MODEL_PATH:-}
 SELECTION=${SELECTION:-}
+# gaussian, uniform, or none, which is what recipes/lab recommends
+REDIT=${REDIT:-gaussian}
+# cycle, uniform, block, stratified, adaptive, static or fixed
+POLICY=${POLICY:-cycle}
 # a bundled pool or a file of your own, the same in both stages
 POOL=${POOL:-gsm8k}
 NUM_GPUS=${NUM_GPUS:-1}
@@ -28,14 +32,22 @@ mkdir -p "$RUN_DIR"
 # verl empties its log as it starts; an earlier start's stays beside it
 if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
 
+# of the dithered groups, those with differing rewards alone lost nothing in recipes/lab
+DITHERING=(redit="$REDIT" redit.apply_to=mixed redit.seed="$SEED")
+if [ "$REDIT" = none ]; then
+    DITHERING=("~redit")
+fi
+
 python3 -m verl.trainer.main_ppo \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \
     --config-name suite_gsm8k \
-    redit.seed="$SEED" \
+    "${DITHERING[@]}" \
+    paft="$POLICY" \
     paft.pool="$POOL" \
     paft.seed="$SEED" \
     flexora.selection="${SELECTION:-$FIRST/flexora/selection.json}" \
     data.seed="$SEED" \
+    actor_rollout_ref.rollout.seed="$SEED" \
     data.train_files="$DATA_DIR/train.parquet" \
     data.val_files="$DATA_DIR/test.parquet" \
     actor_rollout_ref.model.path="${MODEL_PATH:-$FIRST/model}" \

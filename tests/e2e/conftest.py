@@ -24,7 +24,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftConfig
 from rich.console import Console
+from transformers import AutoModelForCausalLM
 from verl.utils.reward_score import default_compute_score
 
 from verl_redit.demo import run, task
@@ -32,6 +34,7 @@ from verl_redit.demo.process import run_to_end
 from verl_redit.demo.run import Arm
 from verl_redit.demo.workspace import Sizes, prepare
 from verl_redit.flexora.layers import layer_of, lora_factor
+from verl_redit.flexora.selection import load
 from verl_redit.paft.config import Grid
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -129,6 +132,29 @@ def finetune(workspace, conversations) -> Callable[..., Path]:
         ]  # fmt: skip
         block = {"MODEL_PATH": str(workspace / "model"), "NUM_GPUS": "2", **block}
         return run_script(script, folder, [*settings, *overrides], replace(SIZES, ranks=2), **block)
+
+    return to_the_end
+
+
+@pytest.fixture(scope="session")
+def first_stage(finetune, workspace) -> Callable[[Path], Path]:
+    """Run the suite's first script: a pool, a search of one update, and a merged model in which the chosen layers alone
+    differ; returns the stage's folder."""
+
+    def to_the_end(folder: Path) -> Path:
+        finetune(
+            "suite_gsm8k/run_1_supervised_qwen2_5_fsdp.sh", folder, "data.max_length=768", "trainer.total_epochs=1",
+            "flexora.search_steps=1", "flexora.k=2", "flexora.accept_noise=true",
+        )  # fmt: skip
+        stage = folder / "supervised/seed0"
+        chosen = {unit.name for unit in load(stage / "flexora/selection.json").chosen}
+        modules = PeftConfig.from_pretrained(str(stage / "adapter")).target_modules
+        assert len(chosen) == 2 and {".".join(module.split(".")[:3]) for module in modules} == chosen
+        base, merged = (
+            AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (workspace / "model", stage / "model")
+        )
+        assert {name.removesuffix(".weight") for name in base if not base[name].equal(merged[name])} == set(modules)
+        return stage
 
     return to_the_end
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""All three plugins in one run of the closed loop."""
+"""The suite: its supervised stage, and all three plugins in one run of the closed loop."""
 
 import json
 from collections import defaultdict
@@ -54,6 +54,10 @@ def suite(train, tmp_path_factory) -> Path:
         ADAPTERS, "actor_rollout_ref.actor.optim.lr=5e-3", "trainer.save_freq=1",
         "trainer.val_before_train=false", "trainer.test_freq=-1", steps=3, script="flexora_gsm8k/run_qwen2_5_fsdp.sh",
     )  # fmt: skip
+
+
+def test_the_supervised_stage_merges_the_chosen_layers_alone(first_stage, tmp_path):
+    first_stage(tmp_path)
 
 
 def test_one_run_searches_and_goes_on_with_the_chosen_layers(suite):

@@ -14,6 +14,7 @@
 
 """verl's FSDP2 engine with a search beside its training: what is measured, and what stays as it was."""
 
+import copy
 import json
 import shutil
 from functools import partial
@@ -190,10 +191,18 @@ def test_a_search_ends_with_a_selection(search, tmp_path):
     np.testing.assert_array_equal(record.history()["agreement"], engine.record.history()["agreement"])
 
 
-def test_a_record_is_not_written_over(search):
-    train(search("align"), 1)
-    with pytest.raises(FileExistsError, match="flexora.output"):
-        train(search("align", seed=1), 1)
+def test_a_record_is_not_written_over(search, tmp_path):
+    train(search("align"), 2)
+    before = (tmp_path / "out" / "record.jsonl").read_text()
+    with pytest.raises(FileExistsError, match=r"other settings \(seed\); set flexora.output"):
+        search("align", seed=1)
+    for number in (1, 2):  # begun again, without a checkpoint
+        train(search("align", accept_noise=True), 2)
+        assert (tmp_path / "out" / f"record.{number}.jsonl").read_text() == before
+        before = (tmp_path / "out" / "record.jsonl").read_text()
+    (tmp_path / "out" / "record.jsonl").write_text("notes")
+    with pytest.raises(FileExistsError, match=r"is not this search's \(.*is no record"):
+        search("align")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")], ids=str)
@@ -221,6 +230,21 @@ def test_a_batch_of_one_group_is_refused(search):
     engine = search("align")
     with engine.train_mode(), pytest.raises(TooFewGroups, match="ppo_mini_batch_size"):
         engine.train_batch(batch(0, rows=1), partial(sft_loss, config=None))
+
+
+@pytest.mark.parametrize("method", ["align", "first_order", "unrolled"])
+def test_a_later_batch_of_one_group_trains_and_is_not_scored(search, model, method):
+    engine, stock = search(method), build(model, None)
+    train(engine, 1)
+    for name, value in stock.module.named_parameters():
+        value.data.copy_(dict(engine.module.named_parameters())[name].data)
+    stock.optimizer.load_state_dict(copy.deepcopy(engine.optimizer.state_dict()))
+    for one in (engine, stock):
+        with one.train_mode():
+            one.train_batch(batch(1, rows=1), partial(sft_loss, config=None))
+    for name, value in parameters(engine).items():
+        torch.testing.assert_close(value, parameters(stock)[name])
+    assert engine.record.skipped == 1 and "1 prompt group" in engine.record.steps[-1]["skipped"]
 
 
 def test_rank_zero_is_refused(model, tmp_path):
@@ -255,7 +279,7 @@ def test_one_run_goes_on_with_the_chosen_layers(search, tmp_path, switch):
 
 def test_one_run_refuses_a_choice_that_is_no_more_than_chance(search):
     engine = search("first_order", mode="one_run", search_steps=4)
-    with pytest.raises(ValueError, match="accept_noise"):
+    with pytest.raises(ValueError, match=r"accept_noise.*out/selection.json: \+flexora=selected trains on it"):
         train(engine, 4)
 
 
@@ -290,6 +314,10 @@ def test_a_choice_without_a_search_trains_from_the_start_and_resumes(search, tmp
     for name, value in parameters(second).items():
         assert torch.equal(value, parameters(whole)[name])
     assert not any(value.any() for name, value in parameters(second).items() if "layers.0" in name and "lora_B" in name)
+    for engine in (whole, second):
+        tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
+        sent = {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors}
+        assert sent == {f"model.layers.{LAYERS - 2}", f"model.layers.{LAYERS - 1}"}
     with pytest.raises(ValueError, match=r"other settings \(k\)"):
         search("last", **{**settings, "k": 3}, output=str(tmp_path / "other")).load_checkpoint(
             str(tmp_path / "checkpoint")
@@ -302,7 +330,8 @@ def test_a_checkpoint_of_another_search_is_refused(search, model, tmp_path):
     first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=1)
     build(model, None).save_checkpoint(str(tmp_path / "stock"), global_step=1)
     with pytest.raises(ValueError, match=r"other settings \(grain, layers\)"):
-        search("align", grain="module").load_checkpoint(str(tmp_path / "checkpoint"))
+        other = str(tmp_path / "other")
+        search("align", grain="module", output=other).load_checkpoint(str(tmp_path / "checkpoint"))
     with pytest.raises(ValueError, match="no checkpoint of a search"):
         search("align").load_checkpoint(str(tmp_path / "stock"))
     # what is chosen may still change while the search goes on
@@ -373,15 +402,44 @@ def test_a_selected_run_trains_the_chosen_layers_alone(model, selection):
 
 def test_a_selection_for_another_model_is_refused(selection, tmp_path_factory):
     other = engines.save_model(tmp_path_factory.mktemp("other") / "model", layers=2)
-    with pytest.raises(ValueError, match="6 units"):
+    with pytest.raises(ValueError, match="the model has no model.layers.2.mlp.down_proj, nor 27 others"):
         selected(other, selection)
+
+
+def test_a_selection_from_a_deeper_model_is_refused(search, tmp_path, tmp_path_factory):
+    search("first", k=2)
+    other = engines.save_model(tmp_path_factory.mktemp("other") / "model", layers=4)
+    with pytest.raises(ValueError, match="the model has no model.layers.4"):
+        selected(other, tmp_path / "out" / "selection.json")
+
+
+def test_a_selected_run_resumes_its_own_checkpoints_alone(model, selection, search, tmp_path):
+    first = selected(model, selection)
+    train(first, 2)
+    first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=2)
+    second = selected(model, selection)
+    second.load_checkpoint(str(tmp_path / "checkpoint"))
+    for name, value in parameters(second).items():
+        assert torch.equal(value, parameters(first)[name])
+    searching = search("align", output=str(tmp_path / "searching"))
+    with pytest.raises(ValueError, match="no checkpoint of a search"):
+        searching.load_checkpoint(str(tmp_path / "checkpoint"))
+    train(searching, 1)
+    searching.save_checkpoint(str(tmp_path / "of a search"), global_step=1)
+    search("last", k=3, output=str(tmp_path / "three"))
+    for checkpoint, file, told in (
+        ("of a search", selection, "no checkpoint of a run on a selection"),
+        ("checkpoint", tmp_path / "three/selection.json", "of a run on another selection"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            selected(model, file).load_checkpoint(str(tmp_path / checkpoint))
 
 
 def test_a_selection_for_a_model_with_the_same_names_is_refused(model, selection, tmp_path):
     config = {**json.loads((model / "config.json").read_text()), "intermediate_size": 64}
     wide, llama = (Path(shutil.copytree(model, tmp_path / name)) for name in ("wide", "llama"))
     Qwen2ForCausalLM(Qwen2Config(**config)).save_pretrained(wide)
-    with pytest.raises(ValueError, match=r"model.layers.4 has \d+ inputs and outputs, and had \d+ in the search"):
+    with pytest.raises(ValueError, match=r"model.layers.0 has \d+ inputs and outputs, and had \d+ in the search"):
         selected(wide, selection)
     sizes = {key: value for key, value in config.items() if key != "layer_types"}
     LlamaForCausalLM(LlamaConfig(**{**sizes, "model_type": "llama"})).save_pretrained(llama)

@@ -92,10 +92,18 @@ def test_layers_are_in_order_of_depth():
     assert list(units_of(modules, "layer")) == [f"model.layers.{number}" for number in (0, 2, 9, 10)]
 
 
-@pytest.mark.parametrize("modules", [["lm_head"], []])
-def test_a_model_without_layers_is_refused(modules):
-    with pytest.raises(NoLayers, match="target_modules"):
-        units_of(modules, "layer")
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(NoLayers, match="target_modules meets no module"):
+        units_of([], "layer")
+
+
+def test_modules_in_no_layer_are_named_with_the_setting_that_leaves_them_out():
+    inside = ["model.visual.blocks.0.attn.qkv", "model.language_model.layers.3.mlp.up_proj"]
+    outside = ["model.visual.merger.mlp.0", "model.visual.merger.mlp.2"]  # as in Qwen2.5-VL under all-linear
+    with pytest.raises(NoLayers, match="2 LoRA modules are in no numbered layer") as error:
+        units_of([*outside, *inside], "layer")
+    pattern = re.search("model.exclude_modules='(.*)'", str(error.value))[1]
+    assert [module for module in [*outside, *inside] if not re.fullmatch(pattern, module)] == inside
 
 
 @pytest.mark.parametrize("grain", ["layer", "module"])

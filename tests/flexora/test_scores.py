@@ -96,9 +96,12 @@ def test_planted_agreement_is_found_and_beats_chance():
 
 @pytest.mark.parametrize("units", [4, 6, UNITS])
 @pytest.mark.parametrize("loudest", [1, 100])
-def test_noise_does_not_beat_chance_more_often_than_it_says(units, loudest):
-    method, choose = METHODS["align"], chooser("top_k", None, 0.5, 0.0, [1] * units)
-    evidence = (gather(noise(seed, 60, units, loudest), method.score, choose, 0, method.centred) for seed in range(40))
+@pytest.mark.parametrize("name", ["align", "first_order", "l1_gate"])
+def test_noise_does_not_beat_chance_more_often_than_it_says(name, units, loudest):
+    method, choose = METHODS[name], chooser("top_k", None, 0.5, 0.0, [1] * units)
+    (statistic,) = method.measures
+    histories = ({statistic: next(iter(noise(seed, 60, units, loudest).values()))} for seed in range(40))
+    evidence = (gather(history, method.score, choose, 0, method.centred) for history in histories)
     assert sum(found.beats_chance for found in evidence) <= 6  # 2 expected
 
 

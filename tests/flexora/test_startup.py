@@ -14,6 +14,7 @@
 
 """Settings, parts of a batch and files that cannot be used: told at once, with the mend."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from omegaconf import OmegaConf
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.parts import TooFewGroups, group_of, other_part
 from verl_redit.flexora.record import Record
-from verl_redit.flexora.selection import conclude, load
+from verl_redit.flexora.selection import BadSelection, _digest, conclude, load
 from verl_redit.flexora.startup import adapter_problems, problems, selection_problems
 from verl_redit.settings import parse
 
@@ -66,11 +67,8 @@ def selected(file) -> list[str]:
         (["flexora.rule=positive"], "flexora.rule: positive is the paper's"),
         (["flexora.selection=/file"], "flexora.selection"),
         (["flexora.restrict_rollouts=true"], "flexora.restrict_rollouts: in mode=search every layer has LoRA"),
+        (["flexora.stop_backward=true"], "flexora.stop_backward: in mode=search every layer has LoRA"),
         (["+flexora.layers=2"], "flexora.layers: unknown key"),
-        (
-            ["flexora.stop_backward=true", "actor_rollout_ref.model.enable_activation_offload=true"],
-            "enable_activation_offload=false",
-        ),
         (["actor_rollout_ref.model.lora_rank=0"], "actor_rollout_ref.model.lora_rank=0"),
         (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "ppo_mini_batch_size=1"),
         (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron"),
@@ -94,6 +92,31 @@ def test_a_selected_run_takes_its_layers_from_the_file(verl_config, selection):
     config = verl_config(*selected(selection()))
     assert not list(problems(config))
     assert config.actor_rollout_ref.model.exclude_modules == r"model\.layers\.(?:0|2)\..*"
+
+
+def test_the_backward_pass_does_not_stop_where_activations_are_offloaded(verl_config, selection):
+    settings = ["flexora.stop_backward=true", "actor_rollout_ref.model.enable_activation_offload=true"]
+    [problem] = problems(verl_config(*selected(selection()), *settings))
+    assert "enable_activation_offload=false" in problem
+
+
+@pytest.mark.parametrize("switch", ["reset", "keep"])
+def test_an_adapter_is_not_made_anew_under_stale_rollouts(verl_config, switch):
+    arguments = ["+flexora=one_run", f"flexora.switch={switch}", "actor_rollout_ref.model.lora_rank=8"]
+    separate = verl_config(*arguments, "trainer.v1.trainer_mode=separate_async")
+    fully = verl_config(*arguments)
+    OmegaConf.update(fully, "async_training", {}, force_add=True)
+    for config in (separate, fully):
+        assert any("set flexora.switch=keep" in problem for problem in problems(config)) == (switch == "reset")
+
+
+def test_a_file_of_another_version_names_what_is_wrong(selection):
+    file = selection()
+    content = json.loads(file.read_text())
+    del content["digest"], content["units"][2]["score"]
+    file.write_text(json.dumps({**content, "digest": _digest(content)}))
+    with pytest.raises(BadSelection, match=r"units.2.score: Field required"):
+        load(file)
 
 
 def test_vllm_wraps_every_module_unless_it_is_restricted(verl_config, selection):

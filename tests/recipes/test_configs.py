@@ -75,6 +75,26 @@ def test_the_second_of_two_runs_takes_what_the_first_wrote(tmp_path):
     assert search.trainer.default_local_dir != selected.trainer.default_local_dir
 
 
+@pytest.mark.parametrize("recipe", ["flexora_gsm8k", "flexora_sft"])
+def test_without_a_choice_all_layers_are_trained(recipe, tmp_path):
+    script = f"{recipe}/run_qwen2_5_fsdp.sh"
+    without, chosen = (composed(script, FLEXORA=mode, OUTPUT_DIR=str(tmp_path)) for mode in ("none", "one_run"))
+    assert "flexora" in chosen and "flexora" not in without
+    model = without.model if recipe.endswith("sft") else without.actor_rollout_ref.model
+    assert model.lora_rank > 0 and not model.lora.get("flexora") and not model.exclude_modules
+
+
+@pytest.mark.parametrize("redit", ["uniform", "none"])
+def test_the_suite_s_second_stage_takes_another_dithering_and_policy(redit, tmp_path):
+    script = "suite_gsm8k/run_2_grpo_qwen2_5_fsdp.sh"
+    config = composed(script, REDIT=redit, POLICY="adaptive", SEED="3", OUTPUT_DIR=str(tmp_path))
+    assert config.paft.policy == "adaptive" and config.actor_rollout_ref.rollout.seed == config.data.seed == 3
+    if redit == "none":
+        assert "redit" not in config and config.reward.reward_manager.name == "naive"
+    else:
+        assert (config.redit.distribution, config.redit.apply_to, config.redit.seed) == ("uniform", "mixed", 3)
+
+
 @pytest.mark.parametrize("policy", ["adaptive", "block", "cycle", "fixed", "static", "stratified", "uniform"])
 def test_a_policy_is_chosen_by_name(policy):
     with initialize_config_dir(str(RECIPES / "paft_gsm8k/config"), version_base=None):

@@ -49,7 +49,7 @@ class FlexoraConfig:
         accept_noise: train on a selection whose search found no more than chance.
         switch: in ``one_run``, the adapter and its momentum are made anew after the search (``reset``), or the chosen
             layers go on and the others stay as they are (``keep``).
-        stop_backward: let the backward pass end at the lowest layer with LoRA, as ``selected`` has it.
+        stop_backward: let the backward pass end at the lowest layer of ``selected``.
         restrict_rollouts: let vLLM wrap the modules of ``selected`` alone.
 
     Raises:
@@ -98,10 +98,11 @@ class FlexoraConfig:
                 f"rule: positive is the paper's α > 0, and method={self.method} has no α; use rule=top_k, or "
                 f"method={' or '.join(APPLIED)}"
             )
-        if self.restrict_rollouts and self.mode != "selected":
-            raise ValueError(
-                f"restrict_rollouts: in mode={self.mode} every layer has LoRA at first; set it with +flexora=selected"
-            )
+        for key in ("stop_backward", "restrict_rollouts"):
+            if getattr(self, key) and self.mode != "selected":
+                raise ValueError(
+                    f"{key}: in mode={self.mode} every layer has LoRA at first; set it with +flexora=selected"
+                )
         if (self.mode == "selected") != (self.selection is not None):
             raise ValueError(
                 f"selection: {self.selection!r} with mode={self.mode}; give +flexora=selected a file, and others none"

@@ -38,10 +38,12 @@ from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules, lora_par
 from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.export import write_settings
 from verl_redit.flexora.folder import SearchFolder
 from verl_redit.flexora.layers import lora_factor, unit_of, units_of
+from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.priors import prior, spectral
-from verl_redit.flexora.record import Record
+from verl_redit.flexora.record import Record, checkpointed
 from verl_redit.flexora.registry import VENDOR
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
@@ -52,6 +54,7 @@ from verl_redit.flexora.startup import (
     noise_problems,
     offload_problems,
     precision_problems,
+    resume_problems,
     selection_problems,
 )
 from verl_redit.plugin import install_early
@@ -69,15 +72,16 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         self.search: Search | None = None
         self.dropped: set[str] = set()  # units that train no more
         self.switch_due = False
-        self.made_anew = False
+        self.rest_is_empty = False  # whether they add nothing
 
     def _build_lora_module(self, module):
         if self.flexora.mode == "selected":
-            selection = load(str(self.flexora.selection))
+            self.selection = load(str(self.flexora.selection))
+            searched = {name for unit in self.selection.units for name in unit.modules}
+            widths = {name: sum(part.weight.shape) for name, part in module.named_modules() if name in searched}
             # before PEFT says that it found nothing to adapt
-            names = {name for name, _ in module.named_modules()}
-            present = {name for unit in selection.chosen for name in unit.modules if name in names}
-            _refuse([*selection_problems(selection, present), *noise_problems(selection, self.flexora.accept_noise)])
+            _refuse(model_problems(self.selection, self.model_config.hf_config.model_type, widths))
+            _refuse(noise_problems(self.selection, self.flexora.accept_noise))
         if self.flexora.stop_backward:
             _refuse(offload_problems(self.model_config))
         with no_embedding_gradients(module) if self.flexora.stop_backward else nullcontext():
@@ -85,9 +89,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         _refuse(adapter_problems(module.peft_config["default"]))
         modules = lora_modules(module)
         if self.flexora.mode == "selected":
-            _refuse(selection_problems(selection, modules))
-            widths = {name: part.in_features + part.out_features for name, part in modules.items()}
-            _refuse(model_problems(selection, self.model_config.hf_config.model_type, widths))
+            _refuse(selection_problems(self.selection, modules))
         elif self.flexora.method == "spectral" and not self.engine_config.forward_only:
             self.spectral = self._spectral(modules)
         return module
@@ -121,10 +123,11 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         }
         self.record = Record(dict(vars(self.flexora)), factors.units, self._sizes(factors.units), model)
         self.folder = SearchFolder(self.record, self.flexora)
+        self.folder.refuse_others()
         if self.method.passes == "none":
             by_place = self.flexora.method != "spectral"
             scores = prior(self.flexora.method, factors.units, self.flexora.seed) if by_place else self.spectral
-            self._note("", {"prior": scores})
+            self._note([], {"prior": scores})
             self._conclude()
 
     def _sizes(self, units: dict[str, list[str]]) -> list[int]:
@@ -145,41 +148,57 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         return gathered
 
     def forward_backward_batch(self, data, loss_function, forward_only=False):
-        if forward_only or self.search is None:
+        search = self.search
+        if forward_only or search is None:
             return super().forward_backward_batch(data, loss_function, forward_only)
-        backpropagate = super().forward_backward_batch
-        settings, passes = self.flexora, self.method.passes
         step = len(self.record.steps) + 1
-        outputs: list = []
-        unused: list = []
-        if passes == "whole":
-            groups = _flat(self._everyone(groups_of(data)))
-            statistics = self.search.measure(lambda: outputs.append(backpropagate(data, loss_function)))
-        elif passes == "halves":
-            first, second, groups = divided(data, 0.5, settings.seed, step, self._everyone)
-            tokens = sum(_flat(self._everyone(tokens_of(data))))
-            loss = normalised(loss_function, tokens, tu.get_non_tensor_data(data, "global_batch_size", None))
-            statistics = self.search.measure(
-                lambda: outputs.append(backpropagate(first, loss)), lambda: outputs.append(backpropagate(second, loss))
-            )
-        else:
-            train, held_out, groups = divided(data, settings.held_out, settings.seed, step, self._everyone)
-            statistics = self.search.measure(
-                lambda: outputs.append(backpropagate(train, loss_function)),
-                lambda: unused.append(backpropagate(held_out, loss_function)),
-                self.optimizer_config.lr,
-            )
-            del outputs[1:]  # those of inner steps
-        self._note(hashlib.blake2b("".join(sorted(set(groups))).encode(), digest_size=8).hexdigest(), statistics)
-        if step == settings.search_steps:
+        try:
+            outputs, groups, statistics = self._measured(search, data, loss_function, step)
+            skipped = None
+        except TooFewGroups as error:  # raised before anything is backpropagated
+            if step == 1:
+                raise
+            outputs = [super().forward_backward_batch(data, loss_function)]
+            groups, statistics, skipped = [], {}, str(error)
+        self._note(groups, statistics, skipped)
+        if step == self.flexora.search_steps:
             self._conclude()
         output = joined(outputs)
         if "responses" in data:
             output["metrics"] |= {"flexora/step": [step], "flexora/skipped_steps": [self.record.skipped]}
         return output
 
-    def _note(self, data: str, statistics: dict[str, np.ndarray]) -> None:
-        self.folder.note(data, statistics)
+    def _measured(
+        self, search: Search, data, loss_function, step: int
+    ) -> tuple[list, list[str], dict[str, np.ndarray]]:
+        """Backpropagate a batch in parts; returns outputs of those that train, all groups, and the statistics."""
+        backpropagate = super().forward_backward_batch
+        settings, passes = self.flexora, self.method.passes
+        outputs: list = []
+        unused: list = []
+        if passes == "whole":
+            groups = _flat(self._everyone(groups_of(data)))
+            statistics = search.measure(lambda: outputs.append(backpropagate(data, loss_function)))
+        elif passes == "halves":
+            first, second, groups = divided(data, 0.5, settings.seed, step, self._everyone)
+            tokens = sum(_flat(self._everyone(tokens_of(data))))
+            loss = normalised(loss_function, tokens, tu.get_non_tensor_data(data, "global_batch_size", None))
+            statistics = search.measure(
+                lambda: outputs.append(backpropagate(first, loss)), lambda: outputs.append(backpropagate(second, loss))
+            )
+        else:
+            train, held_out, groups = divided(data, settings.held_out, settings.seed, step, self._everyone)
+            statistics = search.measure(
+                lambda: outputs.append(backpropagate(train, loss_function)),
+                lambda: unused.append(backpropagate(held_out, loss_function)),
+                self.optimizer_config.lr,
+            )
+            del outputs[1:]  # those of inner steps
+        return outputs, groups, statistics
+
+    def _note(self, groups: Iterable[str], statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
+        digest = hashlib.blake2b("".join(sorted(set(groups))).encode(), digest_size=8).hexdigest()
+        self.folder.note(digest, statistics, skipped)
         if self.flexora.apply:
             self._apply_gates()
 
@@ -203,9 +222,13 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             return
         self._end_search()
         if self.flexora.mode == "one_run":
-            _refuse(noise_problems(selection, self.flexora.accept_noise))
+            kept = f"This choice is in {self.folder.selection_file}: +flexora=selected trains on it, if it is accepted"
+            _refuse(f"{problem}. {kept}" for problem in noise_problems(selection, self.flexora.accept_noise))
             self.dropped = {unit.name for unit in selection.units if not unit.chosen}
-            self.switch_due = self.flexora.switch == "reset" and self.method.passes != "none"
+            searched = self.method.passes != "none"
+            self.switch_due = searched and self.flexora.switch == "reset"
+            # their B is still zero
+            self.rest_is_empty = not searched and self.model_config.lora_adapter_path is None
 
     def _end_search(self) -> None:
         if self.search:
@@ -226,7 +249,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         rate = super().lr_scheduler_step()
         if self.switch_due:  # between two batches, because log-probs of the old adapter belong to the rest of one
             self._make_anew()
-            self.switch_due, self.made_anew = False, True
+            self.switch_due, self.rest_is_empty = False, True
         is_over = self.lr_scheduler.last_epoch == self.optimizer_config.total_training_steps
         if self.search and is_over and self.rank == 0:
             print(
@@ -250,28 +273,40 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         return self._as_rollouts_need(tensors), peft_config
 
     def _as_rollouts_need(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
-        """vLLM knows no gates, so B carries them; and a layer that was dropped and made anew adds nothing."""
-        empty, gates = self.dropped if self.made_anew else set(), self.gates.of_unit
+        """vLLM knows no gates, so B carries them; and layers that were dropped and add nothing are left out."""
+        empty, gates = self.dropped if self.rest_is_empty else set(), self.gates.of_unit
         for name, tensor in tensors:
             unit = self._unit(name)
             if unit not in empty:
                 yield name, tensor * gates[unit] if unit in gates and ".lora_B." in name else tensor
 
+    def _kept(self, checkpoint: str) -> Path:
+        record = checkpointed(Path(checkpoint), torch.distributed.get_world_size(), self.rank)
+        return record.with_suffix(".json")
+
     def save_checkpoint(self, local_path, *args, **kwargs):
         super().save_checkpoint(local_path, *args, **kwargs)
-        if self.flexora.mode != "selected":
+        if self.flexora.mode == "selected":
+            self.selection.write(self._kept(local_path))
+        else:
             self.folder.save(Path(local_path))
+        if self.rank == 0:
+            write_settings(next(iter(self.module.peft_config.values())), Path(local_path))
 
     def load_checkpoint(self, local_path, *args, **kwargs):
+        # before torch lists all the tensors that do not fit
+        if self.flexora.mode == "selected":
+            _refuse(resume_problems(self.selection, self._kept(local_path)))
+        else:
+            self.folder.resume(Path(local_path))
         super().load_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode == "selected":
             return
-        self.folder.resume(Path(local_path))
         if self.method.passes == "none":
             return
         if len(self.record.steps) >= self.flexora.search_steps:
             self._conclude()
-            self.made_anew, self.switch_due = self.switch_due, False
+            self.rest_is_empty, self.switch_due = self.switch_due, False
         elif self.flexora.apply:
             self._apply_gates()
 

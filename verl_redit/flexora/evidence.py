@@ -18,8 +18,9 @@ Halves follow one another, because neighbouring steps are alike: they share weig
 batch prompts too. A search should not see a row again later, or both halves know its noise.
 
 The null model shuffles the units of each step: it keeps every number and takes away what belongs to a unit. Where a
-method's statistics are centred on zero without a signal, it flips their signs at random instead, which keeps how loud
-each unit is: among four units of very different loudness, shuffling lets noise pass in four of ten searches.
+method's statistics are as often below zero as above without a signal (inner products of gradients, gradients of gates),
+it flips their signs at random instead, which keeps how loud each unit is: among four units of very different loudness,
+shuffling lets noise pass in up to four of ten searches.
 """
 
 from collections.abc import Callable

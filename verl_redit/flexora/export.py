@@ -34,6 +34,7 @@ from verl_redit.flexora.layers import depth_order, lora_factor
 from verl_redit.flexora.record import BadRecord, checkpointed, read
 
 PREFIX = "base_model.model"
+SETTINGS = "flexora_adapter.json"
 
 
 class ExportError(ValueError):
@@ -56,8 +57,9 @@ class Exported:
 def export(checkpoint: Path, out: Path, base_model: str | None = None) -> Exported:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``, in the dtype of the checkpoint.
 
-    The shards are read as weights only, so nothing in them is run. verl does not save an adapter's ``use_rslora``: one
-    that was trained on from such a ``lora_adapter_path`` needs it set in adapter_config.json by hand.
+    The shards are read as weights only, so nothing in them is run. What verl saves of an adapter's settings is its
+    config's rank and α, which an adapter from ``lora_adapter_path`` need not have; the suite's engine saves the
+    adapter's own. Without it, ``use_rslora`` has to be set by hand in adapter_config.json.
 
     Args:
         checkpoint: ``global_step_K/actor`` of an RL run, ``global_step_K`` of a supervised one.
@@ -70,7 +72,11 @@ def export(checkpoint: Path, out: Path, base_model: str | None = None) -> Export
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} is there and not an empty folder; name another one")
     (ranks,) = _settings(checkpoint / "fsdp_config.json", "world_size")
-    rank, alpha, task = _settings(checkpoint / "lora_train_meta.json", "r", "lora_alpha", "task_type")
+    file = checkpoint / SETTINGS
+    if not file.is_file():
+        file = checkpoint / "lora_train_meta.json"
+    rank, alpha, task = _settings(file, "r", "lora_alpha", "task_type")
+    (stabilised,) = _settings(file, "use_rslora") if file.name == SETTINGS else (False,)
     _refuse_gates(checkpointed(checkpoint, ranks, 0))
     factors: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)  # module -> A and B
     for name, shards in _shards(checkpoint, ranks).items():
@@ -81,14 +87,14 @@ def export(checkpoint: Path, out: Path, base_model: str | None = None) -> Export
     for module, pair in factors.items():
         if len(pair["A"]) != rank:
             raise ExportError(
-                f"lora_A of {module} has {len(pair['A'])} rows where lora_train_meta.json says r={rank}; only adapters "
+                f"lora_A of {module} has {len(pair['A'])} rows where {file.name} says r={rank}; only adapters "
                 "of one rank on linear modules can be exported (no rank_pattern, no target_parameters)"
             )
     modules = sorted(factors, key=depth_order)
     trained = [module for module in modules if factors[module]["B"].any()]
     if not trained:
         raise ExportError(f"{checkpoint}: every lora_B is zero, so the adapter does nothing yet; name a later step")
-    config = LoraConfig(r=rank, lora_alpha=alpha, task_type=task, inference_mode=True)
+    config = LoraConfig(r=rank, lora_alpha=alpha, use_rslora=stabilised, task_type=task, inference_mode=True)
     config.base_model_name_or_path = base_model
     config.target_modules = trained  # not above, where it becomes a set and the file's order chance
     tensors = {
@@ -100,6 +106,13 @@ def export(checkpoint: Path, out: Path, base_model: str | None = None) -> Export
     save_file(tensors, out / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     (out / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
     return Exported(trained, [module for module in modules if module not in trained])
+
+
+def write_settings(adapter: LoraConfig, checkpoint: Path) -> None:
+    """Keep an adapter's own settings in a checkpoint of verl's."""
+    task = getattr(adapter.task_type, "value", adapter.task_type)
+    settings = {"r": adapter.r, "lora_alpha": adapter.lora_alpha, "use_rslora": adapter.use_rslora, "task_type": task}
+    (checkpoint / SETTINGS).write_text(json.dumps(settings))
 
 
 def _settings(file: Path, *keys: str) -> list[Any]:

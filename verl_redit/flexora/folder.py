@@ -14,6 +14,7 @@
 
 """What a search leaves on disk: a record that grows with the run, the selection, and the record in each checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,20 +45,33 @@ class SearchFolder:
         """Where the record grows."""
         return self._output / "record.jsonl"
 
-    def note(self, data: str, statistics: dict[str, np.ndarray]) -> None:
-        """Take over one step, and append it to the file.
+    @property
+    def selection_file(self) -> Path:
+        """Where the selection goes."""
+        return self._output / "selection.json"
+
+    def refuse_others(self) -> None:
+        """Raise FileExistsError, on every rank, if the record of another search is where this one's is to grow."""
+        self._by_one(self.record.refuse_other, tell=True)
+
+    def note(self, data: str, statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
+        """Take over one step as `Record.add`, and append it to the file.
 
         Raises:
             OSError: it cannot be written. On every rank for the first step; afterwards on rank 0.
         """
-        self.record.add(data, statistics)
+        self.record.add(data, statistics, skipped)
+        self._by_one(self.record.write_last, tell=len(self.record.steps) == 1)
+
+    def _by_one(self, act: Callable[[Path], None], tell: bool) -> None:
+        """Let rank 0 do something with the file; told of a failure, the others do not wait for it in vain."""
         failure: list[OSError | None] = [None]
         if self._rank == 0:
             try:
-                self.record.write_last(self.record_file)
+                act(self.record_file)
             except OSError as error:
                 failure = [error]
-        if len(self.record.steps) == 1:  # where the others would wait for a rank that has failed
+        if tell:
             torch.distributed.broadcast_object_list(failure, src=0)
         if failure[0]:
             raise failure[0]
@@ -70,9 +84,8 @@ class SearchFolder:
         """
         selection = conclude(self.record, self._settings)
         if self._rank == 0:
-            file = self._output / "selection.json"
-            selection.write(file)
-            print(f"flexora: {selection.summary}; written to {file}")
+            selection.write(self.selection_file)
+            print(f"flexora: {selection.summary}; written to {self.selection_file}")
         return selection
 
     def save(self, checkpoint: Path) -> None:

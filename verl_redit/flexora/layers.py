@@ -72,7 +72,13 @@ def units_of(modules: Iterable[str], grain: str) -> dict[str, list[str]]:
         NoLayers: no modules at all, or one that is in no layer.
     """
     units: dict[str, list[str]] = {}
-    for module in sorted(modules, key=depth_order):
+    modules = sorted(modules, key=depth_order)
+    if outside := [module for module in modules if not _LAYER.fullmatch(module)]:
+        raise NoLayers(
+            f"{len(outside)} LoRA modules are in no numbered layer; leave them out by model.exclude_modules="
+            f"'{'|'.join(map(re.escape, outside))}'"
+        )
+    for module in modules:
         units.setdefault(unit_of(module, grain), []).append(module)
     if not units:
         raise NoLayers("target_modules meets no module of this model, so there is no LoRA to choose layers for")

@@ -17,6 +17,7 @@
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,15 @@ class Record:
     model: dict[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, data: str, statistics: dict[str, np.ndarray]) -> None:
-        """Take over one step; a step with a number that is not finite is skipped, and says where it was."""
+    def add(self, data: str, statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
+        """Take over one step; one with a number that is not finite is skipped, and says where it was.
+
+        Args:
+            skipped: another reason to skip it.
+        """
         entry: dict[str, Any] = {"step": len(self.steps) + 1, "data": data}
+        if skipped:
+            entry["skipped"] = skipped
         for name, values in statistics.items():
             if not np.isfinite(values).all():
                 unit = list(self.units)[int(np.argmin(np.isfinite(values)))]
@@ -73,7 +80,7 @@ class Record:
 
     @property
     def skipped(self) -> int:
-        """Steps whose gradients were not finite."""
+        """Steps that were not scored: gradients that were not finite, or one prompt group alone."""
         return sum("skipped" in entry for entry in self.steps)
 
     def resume(self, file: Path) -> None:
@@ -93,12 +100,27 @@ class Record:
             )
         self.steps = saved.steps
 
+    def refuse_other(self, file: Path) -> None:
+        """Raise FileExistsError if a file is there that is not of this search."""
+        if not file.exists():
+            return
+        try:
+            names = self._different(read(file), MEASURING)
+            found = f"of a search with other settings ({', '.join(names)})" if names else None
+        except BadRecord as error:
+            found = f"not this search's ({error})"
+        if found:
+            raise FileExistsError(f"{file} is {found}; set flexora.output to another folder, or remove it")
+
     def _differences(self, other: "Record") -> list[str]:
         """Settings that must be those of the other record for a run to go on from it, and are not."""
         keys = MEASURING
         needed = other.settings["search_steps"] if METHODS[other.settings["method"]].measures else 1
         if other.settings["mode"] == "one_run" and len(other.steps) >= needed:
             keys = MEASURING + CHOOSING  # the choice was made, and the adapter has followed it
+        return self._different(other, keys)
+
+    def _different(self, other: "Record", keys: list[str]) -> list[str]:
         names = [key for key in keys if self.settings[key] != other.settings.get(key)]
         return names + ["layers"] * ((self.units, self.sizes) != (other.units, other.sizes))
 
@@ -114,18 +136,15 @@ class Record:
         }
 
     def write_last(self, file: Path) -> None:
-        """Add the last step to the file.
-
-        Raises:
-            FileExistsError: this is the first step, and another record is there.
-        """
+        """Add the last step to the file; with the first one, what an earlier start has left there is moved aside."""
         if len(self.steps) > 1:
             with file.open("a") as lines:
                 lines.write(json.dumps(self.steps[-1]) + "\n")
-        elif file.exists() and not self._text.startswith(file.read_text()):
-            raise FileExistsError(f"{file} is another search's; set flexora.output to another folder, or remove it")
-        else:
-            self.write(file)
+            return
+        if file.exists() and not self._text.startswith(file.read_text()):
+            asides = (file.with_suffix(f".{number}.jsonl") for number in count(1))
+            file.rename(next(aside for aside in asides if not aside.exists()))
+        self.write(file)
 
     def write(self, file: Path) -> None:
         """Write all of it."""
@@ -168,6 +187,8 @@ def read(file: str | Path) -> Record:
     if header.get("format") != FORMAT or not {"settings", "units", "sizes", "model"} <= header.keys():
         raise BadRecord(f"{path} is no record of a layer search in format {FORMAT} (record.jsonl)")
     for number, entry in enumerate(entries[1:], start=2):
+        if not isinstance(entry, dict):
+            raise BadRecord(f"{path}: line {number} is no step of a search")
         if any(len(values) != len(header["units"]) for values in entry.get("statistics", {}).values()):
             raise BadRecord(f"{path}: line {number} has not one number for each of {len(header['units'])} units")
     return Record(header["settings"], header["units"], header["sizes"], header["model"], entries[1:])

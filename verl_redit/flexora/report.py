@@ -32,7 +32,7 @@ MARK = "●"
 
 
 def evidence_rows(selection: Selection) -> list[list[str]]:
-    """What was asked of the steps, what was found, and what shuffled units give; none for a method without steps."""
+    """What was asked of the steps, what was found, and what the null model gives; none for a method without steps."""
     if selection.beats_chance is None:
         return []
     rows = []

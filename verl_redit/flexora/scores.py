@@ -16,7 +16,7 @@
 
 A method names the statistics that are measured in each step, and how their history becomes a score. Statistics are sums
 over a unit's LoRA parameters, so shards of them add up. Everything about a search's evidence (halves of it, resampled
-steps, shuffled units) is the same score of another history.
+steps, the null model) is the same score of another history.
 
 Flexora (arXiv 2408.10774) gates each layer's LoRA update with w = L·softmax(α) and learns α on held-out data. Here the
 gates stay 1 in the forward pass unless asked otherwise, and α follows the gradient it would get. The gradient of a gate
@@ -126,18 +126,21 @@ METHODS: dict[str, Method] = {
         "ours: mean ⟨g1, g2⟩ of two halves of the prompt groups. Unbiased for the square of half a batch's expected "
         "gradient, and at B=0 what `unrolled` has with one step, but for a factor", centred=True,
     ),
-    "unrolled": Method(_ALPHA, "unrolled", _last_alpha, True, "the paper, algorithm 1: through K inner SGD steps"),
+    "unrolled": Method(
+        _ALPHA, "unrolled", _last_alpha, True, "the paper, algorithm 1: through K inner SGD steps", centred=True
+    ),
     "first_order": Method(
         _ALPHA, "held_out", _last_alpha, True,
         "the released code's alternation. Left out of it: gates that act three times over, Adam's state wiped at each "
-        "step, losses summed over held-out batches",
+        "step, losses summed over held-out batches", centred=True,
     ),
     "sign": Method(("kept_sign",), "whole", _mean("kept_sign"), False, "share of gradient entries that keep their sign "
                    "from step to step, after arXiv 2605.12207"),
     "sensitivity": Method(("sensitivity",), "whole", _mean("sensitivity"), False, "mean |weight × gradient|, as in "
                           "AdaLoRA (arXiv 2303.10512) without its uncertainty"),
     "grad_norm": Method(("norm",), "whole", _mean("norm"), False, "mean norm of the gradient"),
-    "l1_gate": Method(_ALPHA, "whole", _l1_gates, False, "gates learned on the training loss with an L1 penalty"),
+    "l1_gate": Method(_ALPHA, "whole", _l1_gates, False, "gates learned on the training loss with an L1 penalty",
+                      centred=True),
     "spectral": Method((), "none", _mean("prior"), False, "mean power-law exponent of the base weights' spectra "
                        "(Hill's estimator on the upper half), as in AlphaLoRA (arXiv 2410.10054): layers with lighter "
                        "tails first"),
@@ -148,5 +151,5 @@ METHODS: dict[str, Method] = {
     "all": Method((), "none", _mean("prior"), False, "every layer: ordinary LoRA, as a control"),
 }  # fmt: skip
 
-APPLIED = {name: Method(_ALPHA, METHODS[name].passes, _last_applied_alpha, True, METHODS[name].source)
+APPLIED = {name: Method(_ALPHA, METHODS[name].passes, _last_applied_alpha, True, METHODS[name].source, True)
            for name in ("unrolled", "first_order")}  # fmt: skip

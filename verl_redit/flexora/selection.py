@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from verl_redit.flexora.choice import chooser, refuse_empty
 from verl_redit.flexora.config import FlexoraConfig
@@ -125,7 +126,8 @@ def load(file: str | Path) -> Selection:
     """Read a selection.
 
     Raises:
-        BadSelection: no such file, not a selection, damaged, or changed since it was written.
+        BadSelection: no such file, not a selection, damaged, changed since it was written, or by another version whose
+            selections hold something else.
     """
     path = Path(file).expanduser()
     if not path.is_file():
@@ -142,8 +144,13 @@ def load(file: str | Path) -> Selection:
             f"{path} was changed after it was written; choose anew with `verl-redit flexora select`, or state layers "
             "of your own in model.exclude_modules without +flexora"
         )
-    content.pop("format")
-    return Selection(**{**content, "units": [Unit(**unit) for unit in content["units"]]})
+    try:
+        return TypeAdapter(Selection).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadSelection(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; run the search again"
+        ) from error
 
 
 def conclude(record: Record, settings: FlexoraConfig) -> Selection:

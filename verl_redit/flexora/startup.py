@@ -15,6 +15,7 @@
 """What can be told about a run with Flexora before it trains: its settings, its selection and its adapter."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,9 +69,11 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
             "batch; set actor_rollout_ref.actor.loss_scale_factor"
         )
     mode = str(config.trainer.v1.trainer_mode)
+    if "async_training" in config:
+        mode = "fully_async"
     if settings.mode == "one_run" and settings.switch == "reset" and mode.endswith("async"):
         yield (
-            f"trainer.v1.trainer_mode={mode}: rollouts of the old adapter would be trained on after it was made anew; "
+            f"trainer mode {mode}: rollouts of the old adapter would be trained on after it was made anew; "
             "set flexora.switch=keep"
         )
 
@@ -131,20 +134,37 @@ def noise_problems(selection: Selection, accept_noise: bool) -> Iterator[str]:
         )
 
 
+def resume_problems(selection: Selection, kept: Path) -> Iterator[str]:
+    """Why a run on a selection cannot go on from a checkpoint.
+
+    Args:
+        kept: where such a run keeps its selection in a checkpoint.
+    """
+    mend = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
+    if not kept.is_file():
+        yield f"flexora: {kept.parent} is no checkpoint of a run on a selection; {mend}"
+    elif [unit.modules for unit in load(kept).chosen] != [unit.modules for unit in selection.chosen]:
+        yield f"flexora: {kept.parent} is of a run on another selection; set flexora.selection back, or {mend}"
+
+
 def model_problems(selection: Selection, model_type: str, widths: Mapping[str, int]) -> Iterator[str]:
     """Why a selection is of another model, though its modules have the same names.
 
     Args:
         model_type: of the model, as Hugging Face calls it.
-        widths: LoRA module -> its inputs and outputs together, which are its LoRA parameters for each unit of rank.
+        widths: module -> its inputs and outputs together, which are its LoRA parameters for each unit of rank; of all
+            modules of the selection that the model has.
     """
     of = f"The selection is of {selection.model['path']}; run the search on this model"
     if model_type != selection.model["type"]:
         yield f"flexora: the model is a {model_type}, and layers were chosen in a {selection.model['type']}. {of}"
         return
-    for unit in selection.chosen:
+    if missing := [module for unit in selection.units for module in unit.modules if module not in widths]:
+        yield f"flexora: the model has no {missing[0]}, nor {len(missing) - 1} others that were searched. {of}"
+        return
+    for unit in selection.units:
         expected = unit.parameters // selection.model["lora_rank"]
-        if (found := sum(widths[module] for module in unit.modules if module in widths)) != expected:
+        if (found := sum(widths[module] for module in unit.modules)) != expected:
             yield f"flexora: {unit.name} has {found} inputs and outputs, and had {expected} in the search. {of}"
             return
 
