@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from verl.utils.metric import Metric
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.losses import sft_loss
@@ -115,6 +116,54 @@ def test_held_out_groups_do_not_train(search, monkeypatch, method):
         alone.train_batch(seen[0][0], partial(sft_loss, config=None))
     for name, value in parameters(alone).items():
         torch.testing.assert_close(moved[name], value)
+
+
+@pytest.mark.parametrize("apply", [False, True], ids=["gates of 1", "applied gates"])
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_the_outer_gradient_is_that_of_exact_unrolling(search, monkeypatch, inner_steps, apply):
+    from verl_redit.flexora import engine as module
+
+    rate = 0.05
+    engine = search("unrolled", {"lr": rate, "optimizer": "SGD"}, inner_steps=inner_steps, apply=apply, held_out=0.5)
+    train(engine, 3)  # so that B is not zero
+    gates = torch.tensor(engine.search.gates, dtype=torch.float32, requires_grad=True)
+    assert bool(gates.std() > 0) == apply
+    plain = with_gates(engine, gates)
+    parts = []
+    divided = module.divided
+    monkeypatch.setattr(module, "divided", lambda *args: parts.append(divided(*args)) or parts[-1])
+    train(engine, 1, first=3)
+
+    values = {name: value for name, value in plain.named_parameters() if "lora_" in name}
+    for _ in range(inner_steps):
+        slopes = torch.autograd.grad(mean_loss(plain, values, parts[0][0]), list(values.values()), create_graph=True)
+        values = {name: value - rate * slope for (name, value), slope in zip(values.items(), slopes, strict=True)}
+    [expected] = torch.autograd.grad(mean_loss(plain, values, parts[0][1]), gates)
+    found = engine.record.history()["gate_gradient"][-1]
+    assert np.linalg.norm(found - expected.numpy()) < 1e-3 * np.linalg.norm(expected.numpy())
+
+
+def with_gates(engine, gates: torch.Tensor) -> torch.nn.Module:
+    """The engine's model as it is now, in plain PEFT, with a factor on each layer's update."""
+    # attention that torch differentiates twice
+    base = AutoModelForCausalLM.from_pretrained(engine.model_config.path, attn_implementation="eager")
+    plain = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    for name, value in parameters(engine).items():
+        plain.get_parameter(name).data.copy_(value)
+    for name, part in lora_modules(plain).items():
+        part.scaling["default"] = 2.0 * gates[int(name.split(".")[2])]
+    return plain
+
+
+def mean_loss(plain: torch.nn.Module, values: dict[str, torch.Tensor], data) -> torch.Tensor:
+    """Negative log-likelihood of a batch's trained tokens, row by row, mean over them."""
+    total, count = 0.0, 0
+    for ids, mask in zip(data["input_ids"].unbind(), data["loss_mask"].unbind(), strict=True):
+        log_probs = torch.func.functional_call(plain, values, (ids[None],)).logits[0, :-1].log_softmax(-1)
+        of_tokens = log_probs.gather(1, ids[1:, None])[:, 0]
+        total = total - (of_tokens * mask[1:]).sum()
+        count += int(mask[1:].sum())
+    return total / count
 
 
 SEARCHES = [
@@ -271,10 +320,14 @@ def test_one_run_goes_on_with_the_chosen_layers(search, tmp_path, switch):
     after = parameters(engine)
     assert all(torch.equal(before[name], value) for name, value in of_unit(after, rest).items())
     assert all(not torch.equal(before[name], value) for name, value in of_unit(after, chosen).items())
+    assert sent_layers(engine) == (chosen if switch == "reset" else chosen | rest)
+
+
+def sent_layers(engine) -> set[str]:
+    """Those whose adapter vLLM gets."""
     tensors, config = engine.get_per_tensor_param(base_sync_done=True)
-    sent = {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors}
-    assert sent == (chosen if switch == "reset" else chosen | rest)
     assert config["r"] == 4
+    return {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors}
 
 
 def test_one_run_refuses_a_choice_that_is_no_more_than_chance(search):
@@ -283,9 +336,10 @@ def test_one_run_refuses_a_choice_that_is_no_more_than_chance(search):
         train(engine, 4)
 
 
+@pytest.mark.parametrize("switch", ["reset", "keep"])
 @pytest.mark.parametrize("stop", [2, 5], ids=["before the switch", "after it"])
-def test_one_run_resumes_on_either_side_of_the_switch(search, tmp_path, stop):
-    settings = dict(mode="one_run", search_steps=4, k=2, accept_noise=True)
+def test_one_run_resumes_on_either_side_of_the_switch(search, tmp_path, stop, switch):
+    settings = dict(mode="one_run", search_steps=4, k=2, accept_noise=True, switch=switch)
     whole = search("align", **settings, output=str(tmp_path / "whole"))
     train(whole, 8)
     first = search("align", **settings, output=str(tmp_path / "stopped"))
@@ -297,6 +351,8 @@ def test_one_run_resumes_on_either_side_of_the_switch(search, tmp_path, stop):
     train(second, 8 - stop, first=stop)
     for name, value in parameters(second).items():
         assert torch.equal(value, parameters(whole)[name])
+    assert sent_layers(second) == sent_layers(whole)
+    assert len(sent_layers(second)) == (2 if switch == "reset" else LAYERS)
     assert (tmp_path / "stopped" / "record.jsonl").read_text().split("\n")[1:] == (
         tmp_path / "whole" / "record.jsonl"
     ).read_text().split("\n")[1:]
@@ -315,9 +371,7 @@ def test_a_choice_without_a_search_trains_from_the_start_and_resumes(search, tmp
         assert torch.equal(value, parameters(whole)[name])
     assert not any(value.any() for name, value in parameters(second).items() if "layers.0" in name and "lora_B" in name)
     for engine in (whole, second):
-        tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
-        sent = {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors}
-        assert sent == {f"model.layers.{LAYERS - 2}", f"model.layers.{LAYERS - 1}"}
+        assert sent_layers(engine) == {f"model.layers.{LAYERS - 2}", f"model.layers.{LAYERS - 1}"}
     with pytest.raises(ValueError, match=r"other settings \(k\)"):
         search("last", **{**settings, "k": 3}, output=str(tmp_path / "other")).load_checkpoint(
             str(tmp_path / "checkpoint")
@@ -344,9 +398,6 @@ def logits(engine) -> torch.Tensor:
 
 
 def test_applied_gates_reach_rollouts_in_b(search, model):
-    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-    from transformers import AutoModelForCausalLM
-
     engine = search("first_order", apply=True, search_steps=6)
     train(engine, 5)
     before = list(engine.gates.of_unit.values())
@@ -396,8 +447,7 @@ def test_a_selected_run_trains_the_chosen_layers_alone(model, selection):
     train(engine, 2)
     chosen = {unit.name for unit in load(selection).chosen}
     assert {unit_of(lora_factor(name)[0], "layer") for name in parameters(engine)} == chosen
-    tensors, _ = engine.get_per_tensor_param(base_sync_done=True)
-    assert {unit_of(lora_factor(name)[0], "layer") for name, _ in tensors} == chosen
+    assert sent_layers(engine) == chosen
 
 
 def test_a_selection_for_another_model_is_refused(selection, tmp_path_factory):
