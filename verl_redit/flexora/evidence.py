@@ -32,6 +32,7 @@ from verl_redit.flexora.scores import History
 
 DRAWS = 200
 LEVEL = 0.95
+EITHER = 1 - (1 - LEVEL) / 2  # of two, each of which may pass
 FEWEST_STEPS = 4
 
 Score = Callable[[History], np.ndarray]
@@ -47,7 +48,7 @@ class Evidence:
         jaccard: overlap of the units chosen from either half of the steps, from 0 to 1.
         correlation: Spearman's, of the scores from either half.
         linear: Pearson's, of the same.
-        chance_jaccard: 95th percentile of the overlap under the null model.
+        chance_jaccard: the overlap that one in forty draws of the null model exceeds at most.
         chance_correlation: the same of Spearman's.
         chance_linear: the same of Pearson's.
         kept_by_chance: share of units that the rule keeps under the null model.
@@ -68,11 +69,11 @@ class Evidence:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the halves agree on what to choose better than under the null model in 95 of 100 searches. Where
-        units are so few that they agree fully there in five of 100, Pearson's correlation of the scores decides."""
-        if self.chance_jaccard < 1:
-            return self.jaccard > self.chance_jaccard
-        return self.linear > self.chance_linear
+        """Whether the halves agree better than under the null model in 95 of 100 searches: on what to choose, or on the
+        order of all units. Where units are so few that both are often complete there, Pearson's correlation decides."""
+        if self.chance_jaccard == self.chance_correlation == 1:
+            return self.linear > self.chance_linear
+        return self.jaccard > self.chance_jaccard or self.correlation > self.chance_correlation
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
@@ -129,7 +130,7 @@ def gather(history: History, score: Score, choose: Choose, seed: int, centred: b
             noise = {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
         null.append([*halves(noise), choose(score(noise)).mean()])
     *agreements, kept = np.array(null).T
-    limits = [float(np.quantile(agreement, LEVEL)) for agreement in agreements]
+    limits = [float(np.quantile(agreement, EITHER)) for agreement in agreements]
     resampled = [at(np.sort(random.integers(steps, size=steps))) for _ in range(DRAWS)]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
     final = choose(score(history))

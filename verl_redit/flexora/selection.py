@@ -101,8 +101,8 @@ class Selection:
         more = "more" if self.beats_chance else "no more"
         return (
             f"{kept} from {self.scored_steps} steps, {more} than chance: two halves of the steps agree by a Jaccard "
-            f"index of {found['jaccard']:.2f} (chance up to {found['chance_jaccard']:.2f}) and a correlation of "
-            f"{found['linear']:.2f} (chance up to {found['chance_linear']:.2f})"
+            f"index of {found['jaccard']:.2f} (chance up to {found['chance_jaccard']:.2f}) and a rank correlation of "
+            f"{found['correlation']:.2f} (chance up to {found['chance_correlation']:.2f})"
         )
 
     @property
