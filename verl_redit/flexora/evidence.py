@@ -32,7 +32,6 @@ from verl_redit.flexora.scores import History
 
 DRAWS = 200
 LEVEL = 0.95
-EITHER = 1 - (1 - LEVEL) / 2  # of two, each of which may pass
 FEWEST_STEPS = 4
 
 Score = Callable[[History], np.ndarray]
@@ -48,9 +47,10 @@ class Evidence:
         jaccard: overlap of the units chosen from either half of the steps, from 0 to 1.
         correlation: Spearman's, of the scores from either half.
         linear: Pearson's, of the same.
-        chance_jaccard: the overlap that one in forty draws of the null model exceeds at most.
+        chance_jaccard: 95th percentile of the overlap under the null model.
         chance_correlation: the same of Spearman's.
         chance_linear: the same of Pearson's.
+        chance_agreement: the same of the mean of overlap and Spearman's.
         kept_by_chance: share of units that the rule keeps under the null model.
         stability: mean overlap of the final choice with those that the last third of the steps would have given.
         intervals: of each unit's score, over resampled steps, the middle 95 %; shape (units, 2).
@@ -63,17 +63,19 @@ class Evidence:
     chance_jaccard: float
     chance_correlation: float
     chance_linear: float
+    chance_agreement: float
     kept_by_chance: float
     stability: float
     intervals: list[list[float]]
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the halves agree better than under the null model in 95 of 100 searches: on what to choose, or on the
-        order of all units. Where units are so few that both are often complete there, Pearson's correlation decides."""
-        if self.chance_jaccard == self.chance_correlation == 1:
-            return self.linear > self.chance_linear
-        return self.jaccard > self.chance_jaccard or self.correlation > self.chance_correlation
+        """Whether the halves agree on what to choose and on the order of all units, taken together, better than under
+        the null model in 95 of 100 searches. Where units are so few that they agree fully there in five of 100,
+        Pearson's correlation of the scores decides."""
+        if self.chance_agreement < 1:
+            return agreement(self.jaccard, self.correlation) > self.chance_agreement
+        return self.linear > self.chance_linear
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
@@ -89,6 +91,11 @@ def correlation(left: np.ndarray, right: np.ndarray) -> float:
     if np.ptp(left) == 0 or np.ptp(right) == 0:
         return 0.0
     return float(stats.spearmanr(left, right).statistic)
+
+
+def agreement(overlap: float, rank_correlation: float) -> float:
+    """One number of both: the overlap has few values, the correlation counts units that no choice depends on."""
+    return (overlap + rank_correlation) / 2
 
 
 def linear(left: np.ndarray, right: np.ndarray) -> float:
@@ -128,9 +135,10 @@ def gather(history: History, score: Score, choose: Choose, seed: int, centred: b
         else:
             order = random.permuted(np.tile(np.arange(units), (steps, 1)), axis=1)
             noise = {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
-        null.append([*halves(noise), choose(score(noise)).mean()])
+        overlap, ranks, straight = halves(noise)
+        null.append([overlap, ranks, straight, agreement(overlap, ranks), choose(score(noise)).mean()])
     *agreements, kept = np.array(null).T
-    limits = [float(np.quantile(agreement, EITHER)) for agreement in agreements]
+    limits = [float(np.quantile(values, LEVEL)) for values in agreements]
     resampled = [at(np.sort(random.integers(steps, size=steps))) for _ in range(DRAWS)]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
     final = choose(score(history))
@@ -144,6 +152,7 @@ def gather(history: History, score: Score, choose: Choose, seed: int, centred: b
         chance_jaccard=limits[0],
         chance_correlation=limits[1],
         chance_linear=limits[2],
+        chance_agreement=limits[3],
         kept_by_chance=float(kept.mean()),
         stability=float(np.mean([jaccard(final, choose(at(slice(0, end)))) for end in last])),
         intervals=intervals.tolist(),
