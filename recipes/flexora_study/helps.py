@@ -43,6 +43,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_redit.comparison.figures import mean_interval
+from verl_redit.comparison.intervals import draw_intervals
 from verl_redit.demo import model as demo
 from verl_redit.demo import run, supervised, task
 from verl_redit.demo.process import run_to_end
@@ -204,7 +205,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Training steps of each run.")] = 48,
     warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 300,
 ) -> None:
-    """Run every arm with every seed, and print the table."""
+    """Run every arm with every seed, print the table and draw it."""
     console = Console()
     model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
     folder = out.resolve() / f"{regime.value}-{steps}-steps"
@@ -222,6 +223,8 @@ def main(
     for name, of_arm in outcomes.items():
         row(table, name, of_arm, [outcomes[HALF_RANK], outcomes["random"]], steps)
     console.print(table)
+    accuracies = {name: [100 * outcome.accuracy for outcome in of_arm] for name, of_arm in outcomes.items()}
+    draw_intervals(accuracies, f"accuracy, %, {regime.value}", folder / "accuracy.png")
     sizes = {outcome.parameters for outcome in found.values()} - {0}
     console.print(f"before training: {answered(model):.1%}; trainable parameters of an arm: {sizes}")
 

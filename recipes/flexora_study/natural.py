@@ -40,6 +40,7 @@ from rich.progress import track
 from rich.table import Table
 
 from verl_redit.comparison.figures import mean_interval
+from verl_redit.comparison.intervals import draw_intervals
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
 from verl_redit.demo.engine import build, join, loss, supervised_batch, update
@@ -129,10 +130,10 @@ def scores(model: Path, method: str, seed: int, steps: int) -> list[float]:
 def compare(
     folder: Path, seeds: int, worth: Callable[[int], list[float]], scores: Callable[[str, int], list[float]]
 ) -> None:
-    """Measure what layers are worth with each seed, search with every method, and print the table.
+    """Measure what layers are worth with each seed, search with every method, print the table and draw it.
 
     Args:
-        folder: where outcomes are kept; those that are there are not computed again.
+        folder: where outcomes and the picture are kept; outcomes that are there are not computed again.
         worth: seed -> what each layer is worth.
         scores: method, seed -> what each layer is thought to be worth.
     """
@@ -152,8 +153,10 @@ def compare(
     truth = [found[WORTH, seed] for seed in range(seeds)]
     console.print("worth of each layer:", np.mean(truth, axis=0).round(4).tolist())
     table = Table("method", "rank correlation with the layers' worth", "95 % t interval")
+    ranked = {method: [correlation(found[method, seed], truth[seed]) for seed in range(seeds)] for method in methods}
     for method in methods:
-        row(table, method, [correlation(found[method, seed], truth[seed]) for seed in range(seeds)])
+        row(table, method, ranked[method])
+    draw_intervals(ranked, "rank correlation with the layers' worth", folder / "correlations.png")
     pairs = [correlation(truth[a], truth[b]) for a in range(seeds) for b in range(a)]
     table.add_row("worth in another run", f"{np.mean(pairs):.2f}", "")
     console.print(table)

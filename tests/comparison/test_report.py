@@ -16,13 +16,16 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 from verl.utils.tracking import FileLogger
 
 from verl_redit.cli import app
 from verl_redit.comparison.figures import compare
+from verl_redit.comparison.intervals import draw_intervals
 from verl_redit.comparison.logs import LogError, read_arms
 
 ACCURACY = "val-core/openai/gsm8k/acc/mean@2"
@@ -96,6 +99,12 @@ def test_what_earlier_starts_of_a_run_have_logged_is_part_of_it(log, tmp_path):
     of_a, of_b = read_arms([tmp_path / "a", tmp_path / "b"]).values()
     assert [run.file for run in of_a] == [last] and len(of_b) == 1
     assert {step: data[ACCURACY] for step, data in of_a[0].steps.items()} == {0: 0.1, 1: 0.9, 2: 0.3, 3: 0.4}
+
+
+def test_values_of_seeds_are_drawn(tmp_path):
+    draw_intervals({"grpo": [0.1, 0.2], "redit": [0.3, 0.1]}, "accuracy", tmp_path / "found.png")
+    with Image.open(tmp_path / "found.png") as picture:
+        assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 10
 
 
 def test_a_log_without_a_whole_line_is_told(log, tmp_path):
