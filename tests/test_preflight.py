@@ -126,6 +126,12 @@ def test_a_checkpoint_of_the_closed_loop_is_resumed_in_the_closed_loop_with_the_
     check(resumed("trainer.resume_mode=disable", "redit.std=0.5"))
 
 
+def test_a_search_does_not_go_on_from_another_run_s_checkpoint(resumed, tmp_path):
+    (tmp_path / "checkpoints/global_step_1/actor").mkdir()
+    search = ["trainer.v1.trainer_mode=redit_sync", "+flexora=search", "actor_rollout_ref.model.lora_rank=8"]
+    assert "global_step_1/actor is no checkpoint of a search; begin a new run" in message(resumed(*search))
+
+
 def test_a_checkpoint_that_does_not_exist_is_told(config):
     missing = ["trainer.resume_mode=resume_path", "trainer.resume_from_path=/no/global_step_1"]
     assert "trainer.resume_from_path: there is no folder /no/global_step_1" in message(config(*missing))

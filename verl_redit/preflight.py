@@ -125,6 +125,10 @@ def _resume_problems(config: DictConfig) -> Iterator[str]:
         from verl_redit.paft import startup as paft_startup
 
         yield from paft_startup.resume_problems(config, checkpoint)
+    if "flexora" in config:
+        from verl_redit.flexora import startup as flexora_startup
+
+        yield from flexora_startup.checkpoint_problems(config, checkpoint)
 
 
 def _missing_paths(config: DictConfig) -> Iterator[str]:

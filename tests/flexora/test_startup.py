@@ -27,7 +27,7 @@ from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.parts import TooFewGroups, group_of, other_part
 from verl_redit.flexora.record import Record
 from verl_redit.flexora.selection import BadSelection, _digest, conclude, load
-from verl_redit.flexora.startup import adapter_problems, problems, selection_problems
+from verl_redit.flexora.startup import adapter_problems, checkpoint_problems, problems, selection_problems
 from verl_redit.settings import parse
 
 UNITS = {f"model.layers.{n}": [f"model.layers.{n}.self_attn.{m}_proj" for m in "qv"] for n in range(4)}
@@ -98,6 +98,19 @@ def test_the_backward_pass_does_not_stop_where_activations_are_offloaded(verl_co
     settings = ["flexora.stop_backward=true", "actor_rollout_ref.model.enable_activation_offload=true"]
     [problem] = problems(verl_config(*selected(selection()), *settings))
     assert "enable_activation_offload=false" in problem
+
+
+def test_a_checkpoint_of_another_kind_is_told_before_the_start(verl_config, selection, tmp_path):
+    search, run = verl_config("+flexora=search"), verl_config(*selected(selection()))
+    assert not [*checkpoint_problems(search, tmp_path), *checkpoint_problems(run, tmp_path)]  # files are elsewhere
+    (tmp_path / "actor").mkdir()
+    assert "no checkpoint of a search" in list(checkpoint_problems(search, tmp_path))[0]
+    assert "no checkpoint of a run on a selection" in list(checkpoint_problems(run, tmp_path))[0]
+    kept = tmp_path / "actor" / "flexora_world_size_1_rank_0.json"
+    load(selection()).write(kept)
+    assert not list(checkpoint_problems(run, tmp_path))
+    replace(load(kept), units=load(kept).units[:2]).write(kept)
+    assert "a run on another selection" in list(checkpoint_problems(run, tmp_path))[0]
 
 
 @pytest.mark.parametrize("switch", ["reset", "keep"])

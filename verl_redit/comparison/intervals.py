@@ -17,6 +17,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from verl_redit.comparison.figures import LEVEL, mean_interval
@@ -26,7 +27,7 @@ def draw_intervals(values: Mapping[str, Sequence[float]], label: str, file: Path
     """Write a PNG with a line for each arm, from the highest mean to the lowest.
 
     Args:
-        values: arm -> one value for each seed, two or more.
+        values: arm -> one value for each seed.
         label: what the values are.
     """
     found = {arm: mean_interval(list(of_arm)) for arm, of_arm in values.items()}
@@ -34,7 +35,8 @@ def draw_intervals(values: Mapping[str, Sequence[float]], label: str, file: Path
     figure = Figure(figsize=(7, 0.8 + 0.3 * len(order)), layout="constrained")
     axes = figure.subplots()
     for height, arm in enumerate(order):
-        axes.plot([found[arm].low, found[arm].high], [height, height], color="tab:blue", linewidth=2)
+        ends = np.array([found[arm].low, found[arm].high], dtype=float)  # nan with one seed
+        axes.plot(ends, [height, height], color="tab:blue", linewidth=2)
         axes.plot(values[arm], [height] * len(values[arm]), ".", color="grey", markersize=5)
         axes.plot(found[arm].mean, height, "o", color="tab:blue")
     axes.set(

@@ -26,6 +26,7 @@ import numpy as np
 from verl_redit.flexora.scores import METHODS, History
 
 FORMAT = 1
+BEGIN_ANEW = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
 # settings that decide what a step measures, and what is chosen from it
 MEASURING = ["method", "grain", "held_out", "inner_steps", "apply", "seed"]
 CHOOSING = ["mode", "search_steps", "rule", "k", "budget", "z", "switch"]
@@ -89,14 +90,14 @@ class Record:
         Raises:
             BadRecord: it holds no search, or one with other settings.
         """
-        mend = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
         try:
             saved = read(file)
         except BadRecord as error:
-            raise BadRecord(f"flexora: {file.parent} is no checkpoint of a search ({error}); {mend}") from error
+            raise BadRecord(f"flexora: {file.parent} is no checkpoint of a search ({error}); {BEGIN_ANEW}") from error
         if names := self._differences(saved):
             raise BadRecord(
-                f"flexora: {file.parent} was written with other settings ({', '.join(names)}); set them back, or {mend}"
+                f"flexora: {file.parent} was written with other settings ({', '.join(names)}); set them back, or "
+                f"{BEGIN_ANEW}"
             )
         self.steps = saved.steps
 

@@ -22,6 +22,7 @@ import torch
 from omegaconf import DictConfig
 
 from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.record import BEGIN_ANEW
 from verl_redit.flexora.scores import METHODS, Method
 from verl_redit.flexora.selection import BadSelection, Selection, load
 from verl_redit.settings import parse
@@ -134,17 +135,28 @@ def noise_problems(selection: Selection, accept_noise: bool) -> Iterator[str]:
         )
 
 
+def checkpoint_problems(config: DictConfig, checkpoint: Path) -> Iterator[str]:
+    """Why a V1 trainer cannot go on from a checkpoint, as far as this machine has the actor's files. The engine refuses
+    that too, when all is loaded."""
+    settings, actor = parse(FlexoraConfig, config.flexora, "flexora"), checkpoint / "actor"
+    selected = settings.mode == "selected"
+    kept = sorted(actor.glob(f"flexora_world_size_*_rank_*.{'json' if selected else 'jsonl'}"))
+    if actor.is_dir() and not kept:
+        yield f"flexora: {actor} is no checkpoint of {'a run on a selection' if selected else 'a search'}; {BEGIN_ANEW}"
+    elif kept and selected:
+        yield from resume_problems(load(str(settings.selection)), kept[0])
+
+
 def resume_problems(selection: Selection, kept: Path) -> Iterator[str]:
     """Why a run on a selection cannot go on from a checkpoint.
 
     Args:
         kept: where such a run keeps its selection in a checkpoint.
     """
-    mend = "begin a new run (trainer.resume_mode=disable, and another trainer.default_local_dir)"
     if not kept.is_file():
-        yield f"flexora: {kept.parent} is no checkpoint of a run on a selection; {mend}"
+        yield f"flexora: {kept.parent} is no checkpoint of a run on a selection; {BEGIN_ANEW}"
     elif [unit.modules for unit in load(kept).chosen] != [unit.modules for unit in selection.chosen]:
-        yield f"flexora: {kept.parent} is of a run on another selection; set flexora.selection back, or {mend}"
+        yield f"flexora: {kept.parent} is of a run on another selection; set flexora.selection back, or {BEGIN_ANEW}"
 
 
 def model_problems(selection: Selection, model_type: str, widths: Mapping[str, int]) -> Iterator[str]:
