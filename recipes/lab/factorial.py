@@ -32,6 +32,7 @@ from rich.table import Table
 
 from recipes.lab.runs import Job, run_all
 from verl_redit.comparison.figures import mean_interval
+from verl_redit.comparison.intervals import draw_intervals
 from verl_redit.demo.run import POOL
 from verl_redit.demo.workspace import Sizes, keep_to, prepare
 from verl_redit.paft.pool_file import load
@@ -98,8 +99,10 @@ def main(
     run_all(list(jobs.values()), folder, processes, console)
     accuracy = {key: of_dump(one.dump) for key, one in jobs.items()}
     table = Table("", "accuracy under unseen prompts, %", "95 % t interval")
-    for cell in CELLS:
-        _row(table, title(cell), [accuracy[cell, seed] for seed in range(seeds)])
+    of_cell = {title(cell): [accuracy[cell, seed] for seed in range(seeds)] for cell in CELLS}
+    for name, values in of_cell.items():
+        _row(table, name, values)
+    draw_intervals(of_cell, "accuracy under unseen prompts", folder / "accuracy.png")
     table.add_section()
     of_seed = [effects({cell: accuracy[cell, seed] for cell in CELLS}) for seed in range(seeds)]
     for name in of_seed[0]:

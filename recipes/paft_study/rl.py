@@ -35,7 +35,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from seeds import cell, over_seeds, show, summary
+from seeds import cell, draw, over_seeds, show, summary
 
 from verl_redit.demo import run
 from verl_redit.demo.process import run_to_end
@@ -105,6 +105,7 @@ def main(
     before = folder / f"{ARMS[0]}-0" / "validation" / "0.jsonl"
     of_tier = summary({"before": [before], **dumps})
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
+    draw(dumps, folder / "accuracy.png")
     show(of_tier, console)
     show_rewards(dumps, console)
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from verl_redit.comparison.figures import LEVEL, mean_interval
+from verl_redit.comparison.intervals import draw_intervals
 
 Figures = dict[str, list[float]]  # name -> [mean over seeds, lower end, upper end of its interval]
 
@@ -40,6 +41,14 @@ def summary(dumps: dict[str, list[Path]]) -> dict[str, dict[str, Figures]]:
     return {
         tier: _of_tier({arm: [_chosen(seed, tier) for seed in runs] for arm, runs in seeds.items()}) for tier in tiers
     }
+
+
+def draw(dumps: dict[str, list[Path]], file: Path) -> None:
+    """Draw the mean accuracy over templates of each arm; ``dumps`` as in `summary`."""
+    means = {
+        arm: [100 * float(np.mean([*accuracies(dump).values()])) for dump in of_arm] for arm, of_arm in dumps.items()
+    }
+    draw_intervals(means, "accuracy under unseen templates, %", file)
 
 
 def accuracies(dump: Path) -> dict[tuple[str, str], float]:

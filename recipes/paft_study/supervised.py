@@ -36,7 +36,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import track
-from seeds import show, summary
+from seeds import draw, show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from verl_redit.demo import model, supervised, task
@@ -207,11 +207,12 @@ def main(
         run = runs[arm][seed]
         judge(run, train(folder, run, pool, ARMS[arm], seed, sizes), pool, sizes)
     seen, unseen = (
-        summary({arm: [run / dumps / "1.jsonl" for run in folders] for arm, folders in runs.items()})
+        {arm: [run / dumps / "1.jsonl" for run in folders] for arm, folders in runs.items()}
         for dumps in ("seen", "validation")
     )
-    of_tier = {"trained template": seen["all"], **unseen}
+    of_tier = {"trained template": summary(seen)["all"], **summary(unseen)}
     (folder / f"{study.value}.json").write_text(json.dumps(of_tier, indent=1))
+    draw(unseen, folder / f"{study.value}.png")
     show(of_tier, console)
 
 
