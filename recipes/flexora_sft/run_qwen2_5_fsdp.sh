@@ -27,9 +27,10 @@ RUN_DIR=$OUTPUT_DIR/$FLEXORA/seed$SEED
 LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
 mkdir -p "$RUN_DIR"
 # verl empties its log as it starts; an earlier start's stays beside it
-if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
+if [ -s "$LOG" ]; then mv "$LOG" "$LOG.$(date +%s)"; fi
+touch "$LOG"
 
-# length of the search of the released code: 4,800 rows, 8 in an update
+# the released code searches for 600 updates, with 8 of 4,800 rows in each; here, as without a choice there is no search
 CHOICE=(flexora="sft_$FLEXORA" flexora.seed="$SEED" flexora.search_steps=600)
 if [ "$FLEXORA" = none ]; then
     CHOICE=("~flexora")

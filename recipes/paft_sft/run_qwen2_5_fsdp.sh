@@ -25,7 +25,8 @@ RUN_DIR=$OUTPUT_DIR/$POLICY/seed$SEED
 LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
 mkdir -p "$RUN_DIR"
 # verl empties its log as it starts; an earlier start's stays beside it
-if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
+if [ -s "$LOG" ]; then mv "$LOG" "$LOG.$(date +%s)"; fi
+touch "$LOG"
 
 VERL_FILE_LOGGER_PATH=$LOG torchrun --standalone --nproc_per_node="$NUM_GPUS" -m verl.trainer.sft_trainer \
     --config-path "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/config" \

@@ -30,7 +30,8 @@ RUN_DIR=$OUTPUT_DIR/grpo/seed$SEED
 LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
 mkdir -p "$RUN_DIR"
 # verl empties its log as it starts; an earlier start's stays beside it
-if [ -s "$LOG" ]; then mv "$LOG" "${LOG%.jsonl}.$(date +%s).jsonl"; fi
+if [ -s "$LOG" ]; then mv "$LOG" "$LOG.$(date +%s)"; fi
+touch "$LOG"
 
 # of the dithered groups, those with differing rewards alone lost nothing in recipes/lab
 DITHERING=(redit="$REDIT" redit.apply_to=mixed redit.seed="$SEED")

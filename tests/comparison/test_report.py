@@ -16,9 +16,7 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 from verl.utils.tracking import FileLogger
@@ -89,22 +87,35 @@ def test_losses_are_better_when_lower(log, tmp_path):
 def test_what_earlier_starts_of_a_run_have_logged_is_part_of_it(log, tmp_path):
     last = log("a", [0.1, 0.2, 0.3, 0.4])
     lines = last.read_text().splitlines(keepends=True)
-    (tmp_path / "a" / "metrics.9.jsonl").write_text("".join(lines[:2]))
+    (tmp_path / "a" / "metrics.jsonl.9").write_text("".join(lines[:2]))
     # it had gone further than its checkpoint
-    (tmp_path / "a" / "metrics.10.jsonl").write_text(
+    (tmp_path / "a" / "metrics.jsonl.10").write_text(
         lines[1].replace("0.2", "0.9") + lines[2] + lines[3].replace(":3", ":7")
     )
     last.write_text("".join(lines[2:]))
-    log("b", [0.5] * 4).rename(tmp_path / "b" / "lr.1.jsonl")  # a name of somebody's own
-    of_a, of_b = read_arms([tmp_path / "a", tmp_path / "b"]).values()
-    assert [run.file for run in of_a] == [last] and len(of_b) == 1
-    assert {step: data[ACCURACY] for step, data in of_a[0].steps.items()} == {0: 0.1, 1: 0.9, 2: 0.3, 3: 0.4}
+    for arm in (tmp_path / "a", last):
+        [run] = read_arms([arm])[arm.stem]
+        assert run.file == last
+        assert {step: data[ACCURACY] for step, data in run.steps.items()} == {0: 0.1, 1: 0.9, 2: 0.3, 3: 0.4}
+    # verl validates what it has loaded before it trains on
+    last.write_text('{"step":1,"data":{"val-core/other/acc/mean@1":0.5}}\n' + lines[2])
+    [run] = read_arms([tmp_path / "a"])["a"]
+    assert run.steps[1].keys() == {"val-core/other/acc/mean@1", ACCURACY, "timing_s/step"} and run.steps.keys() == {
+        0,
+        1,
+        2,
+    }
+    last.write_text("")  # a start that was refused
+    [run] = read_arms([tmp_path / "a"])["a"]
+    assert run.steps.keys() == {0, 1, 2, 7}
 
 
 def test_values_of_seeds_are_drawn(tmp_path):
-    draw_intervals({"grpo": [0.1, 0.2], "redit": [0.3, 0.1]}, "accuracy", tmp_path / "found.png")
-    with Image.open(tmp_path / "found.png") as picture:
-        assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 10
+    pictures = []
+    for seeds in ([0.3, 0.1], [0.3, 0.1], [0.3, 0.12]):
+        draw_intervals({"grpo": [0.1, 0.35], "redit": seeds}, "accuracy", tmp_path / "found.png")
+        pictures.append((tmp_path / "found.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
 
 
 def test_a_log_without_a_whole_line_is_told(log, tmp_path):

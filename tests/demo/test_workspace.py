@@ -36,3 +36,6 @@ def test_a_folder_keeps_to_its_settings(tmp_path):
     for settings, told in (({"steps": 5}, "steps 4, these have 5"), ({"steps": 4, "rows": 2}, "rows None")):
         with pytest.raises(typer.BadParameter, match=told):
             keep_to(tmp_path / "study", **settings)
+    (tmp_path / "runs.txt").touch()
+    with pytest.raises(typer.BadParameter, match="no settings.json of a study"):
+        keep_to(tmp_path, steps=4)

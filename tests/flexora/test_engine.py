@@ -378,6 +378,40 @@ def test_a_choice_without_a_search_trains_from_the_start_and_resumes(search, tmp
         )
 
 
+def test_one_run_that_chooses_as_it_resumes_begins_anew_afterwards(search, tmp_path):
+    settings = dict(mode="one_run", k=2, accept_noise=True)
+    first = search("align", search_steps=8, **settings)
+    train(first, 5)
+    first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=5)
+    train(first, 1, first=5)
+    record = (tmp_path / "out" / "record.jsonl").read_text()
+    second = search("align", search_steps=5, **settings)
+    second.load_checkpoint(str(tmp_path / "checkpoint"))
+    assert (tmp_path / "out" / "record.1.jsonl").read_text() == record  # which went further
+    assert len(sent_layers(second)) == LAYERS  # all have learned
+    train(second, 1, first=5)
+    assert len(sent_layers(second)) == 2
+
+
+def test_one_run_by_place_does_not_go_on_from_a_run_on_all_layers(search, tmp_path):
+    first = search("last", k=2)
+    train(first, 1)
+    first.save_checkpoint(str(tmp_path / "checkpoint"), global_step=1)
+    with pytest.raises(ValueError, match=r"other settings \(mode\)"):
+        search("last", k=2, mode="one_run").load_checkpoint(str(tmp_path / "checkpoint"))
+
+
+def test_a_checkpoint_of_more_ranks_is_refused(search, model, selection, tmp_path):
+    searching = search("align", output=str(tmp_path / "searching"))
+    for engine, kept in ((searching, "jsonl"), (selected(model, selection), "json")):
+        train(engine, 1)
+        engine.save_checkpoint(str(tmp_path / kept), global_step=1)
+        file = tmp_path / kept / f"flexora_world_size_1_rank_0.{kept}"
+        file.rename(file.with_name(f"flexora_world_size_2_rank_0.{kept}"))
+        with pytest.raises(ValueError, match="written by another number of ranks .*world_size_2_.*use as many"):
+            engine.load_checkpoint(str(tmp_path / kept))
+
+
 def test_a_checkpoint_of_another_search_is_refused(search, model, tmp_path):
     first = search("align")
     train(first, 1)

@@ -16,8 +16,9 @@
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Run:
 def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
     """The runs of each arm, named after its folder; each log below a folder is one run, and a log is an arm of its own.
 
-    ``NAME.1.jsonl``, ``NAME.2.jsonl``, … beside ``NAME.jsonl`` are what earlier starts of the same run have logged.
+    ``NAME.jsonl.1``, ``NAME.jsonl.2``, … beside ``NAME.jsonl`` are what earlier starts of the same run have logged.
 
     Raises:
         LogError: a folder without a log, a line that is not verl's, two arms of one name, or runs of different tasks.
@@ -61,10 +62,7 @@ def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
 
 def _read_arm(folder: Path) -> list[Run]:
     files = sorted(folder.rglob("*.jsonl")) if folder.is_dir() else [folder]
-    starts: dict[Path, list[Path]] = defaultdict(list)
-    for file in filter(_is_log, files):
-        starts[_last_start(file)].append(file)
-    found = [_joined([read_run(file) for file in sorted(of_run, key=_order)]) for of_run in starts.values()]
+    found = [_joined([read_run(start) for start in _starts(file)]) for file in files if _is_log(file)]
     runs = [run for run in found if run.steps]
     if not runs:
         raise LogError(
@@ -75,22 +73,20 @@ def _read_arm(folder: Path) -> list[Run]:
     return runs
 
 
-def _last_start(file: Path) -> Path:
-    last = file.with_suffix("").with_suffix(".jsonl")
-    return last if file.with_suffix("").suffix[1:].isdigit() and last.is_file() else file
-
-
-def _order(file: Path) -> float:
-    number = file.with_suffix("").suffix[1:]
-    return int(number) if number.isdigit() else math.inf
+def _starts(file: Path) -> list[Path]:
+    """The logs of a run's starts, the last one's at the end."""
+    earlier = [other for other in file.parent.glob(f"{escape(file.name)}.*") if other.suffix[1:].isdigit()]
+    return [*sorted(earlier, key=lambda other: int(other.suffix[1:])), file]
 
 
 def _joined(starts: list[Run]) -> Run:
-    """One run from what each of its starts has logged: a later start tells what happened from its first step on."""
+    """One run from what each of its starts has logged: a later start tells what happened after its first step. At that
+    one, verl validates what it has loaded."""
     steps: dict[int, dict[str, float]] = {}
     for start in starts:
         first = min(start.steps, default=math.inf)
-        steps = {step: data for step, data in steps.items() if step < first} | start.steps
+        before = {step: data for step, data in steps.items() if step <= first}
+        steps = before | {step: {**before.get(step, {}), **data} for step, data in start.steps.items()}
     return Run(starts[-1].file, steps, [note for start in starts for note in start.notes])
 
 

@@ -51,10 +51,12 @@ def keep_to(folder: Path, **settings: int | str) -> None:
     """Make a folder for runs with these settings and no others, so that a study that goes on mixes none.
 
     Raises:
-        BadParameter: it holds runs with other ones.
+        BadParameter: it holds runs with other ones, or things of which that is not known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "settings.json"
+    if not file.is_file() and any(folder.iterdir()):
+        raise typer.BadParameter(f"{folder} is not empty, and has no settings.json of a study; give another --out")
     kept = json.loads(file.read_text()) if file.is_file() else settings
     for name in sorted(kept.keys() | settings.keys()):
         if kept.get(name) != settings.get(name):

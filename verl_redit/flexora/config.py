@@ -43,7 +43,7 @@ class FlexoraConfig:
         k: units that ``rule=top_k`` keeps; None for half.
         budget: share of LoRA parameters that ``rule=budget`` keeps.
         z: standard deviations above the mean for ``rule=z_score``.
-        seed: of what is set aside, ``method=random``, resamples and shuffles.
+        seed: of what is set aside, ``method=random``, resamples and the null model.
         output: folder for the search's record and its selection.
         selection: file that ``mode=selected`` trains on.
         accept_noise: train on a selection whose search found no more than chance.

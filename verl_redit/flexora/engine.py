@@ -295,18 +295,21 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def load_checkpoint(self, local_path, *args, **kwargs):
         # before torch lists all the tensors that do not fit
+        followed = False
         if self.flexora.mode == "selected":
             _refuse(resume_problems(self.selection, self._kept(local_path)))
         else:
-            self.folder.resume(Path(local_path))
+            followed = self.folder.resume(Path(local_path))
         super().load_checkpoint(local_path, *args, **kwargs)
         if self.flexora.mode == "selected":
             return
+        self.folder.replace()
         if self.method.passes == "none":
             return
         if len(self.record.steps) >= self.flexora.search_steps:
             self._conclude()
-            self.rest_is_empty, self.switch_due = self.switch_due, False
+            if followed:
+                self.rest_is_empty, self.switch_due = self.switch_due, False
         elif self.flexora.apply:
             self._apply_gates()
 

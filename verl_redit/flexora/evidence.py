@@ -17,10 +17,15 @@
 Halves follow one another, because neighbouring steps are alike: they share weights, and with several epochs over a
 batch prompts too. A search should not see a row again later, or both halves know its noise.
 
-The null model shuffles the units of each step: it keeps every number and takes away what belongs to a unit. Where a
-method's statistics are as often below zero as above without a signal (inner products of gradients, gradients of gates),
-it flips their signs at random instead, which keeps how loud each unit is: among four units of very different loudness,
-shuffling lets noise pass in up to four of ten searches.
+The null model shuffles the units of each step: it keeps every number and takes away what belongs to a unit. Agreement
+is the mean of the choices' overlap, which has few values, and the rank correlation of all scores; where chance often
+gives full agreement, as among three units, the correlation of the scores.
+
+Methods that go by the sign of their statistics have another null model, which flips the signs of whole steps: each unit
+stays as loud as it is, and units that move together still do. (Shuffling, or flipping each sign by itself, lets such
+noise pass in up to four of ten searches.) Agreement is then the inner product of both halves' scores, less their means:
+a correlation would not see that signs that change cancel. So what is told from chance is that signs are steady. For
+gates that need not mean that a layer is of use: curvature, or a KL term, gives their gradients a sign as well.
 """
 
 from collections.abc import Callable
@@ -33,6 +38,9 @@ from verl_redit.flexora.scores import History
 DRAWS = 200
 LEVEL = 0.95
 FEWEST_STEPS = 4
+BOTH = "mean of overlap and rank correlation"
+LINEAR = "correlation of the scores"
+PRODUCT = "inner product of the scores"
 
 Score = Callable[[History], np.ndarray]
 Choose = Callable[[np.ndarray], np.ndarray]
@@ -44,38 +52,34 @@ class Evidence:
 
     Args:
         steps: of the history.
+        measure: what ``agreement`` is, in words.
+        agreement: of the halves, as the verdict is made by.
+        chance_agreement: its 95th percentile under the null model.
         jaccard: overlap of the units chosen from either half of the steps, from 0 to 1.
+        chance_jaccard: as above.
         correlation: Spearman's, of the scores from either half.
-        linear: Pearson's, of the same.
-        chance_jaccard: 95th percentile of the overlap under the null model.
-        chance_correlation: the same of Spearman's.
-        chance_linear: the same of Pearson's.
-        chance_agreement: the same of the mean of overlap and Spearman's.
+        chance_correlation: as above.
         kept_by_chance: share of units that the rule keeps under the null model.
         stability: mean overlap of the final choice with those that the last third of the steps would have given.
         intervals: of each unit's score, over resampled steps, the middle 95 %; shape (units, 2).
     """
 
     steps: int
-    jaccard: float
-    correlation: float
-    linear: float
-    chance_jaccard: float
-    chance_correlation: float
-    chance_linear: float
+    measure: str
+    agreement: float
     chance_agreement: float
+    jaccard: float
+    chance_jaccard: float
+    correlation: float
+    chance_correlation: float
     kept_by_chance: float
     stability: float
     intervals: list[list[float]]
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the halves agree on what to choose and on the order of all units, taken together, better than under
-        the null model in 95 of 100 searches. Where units are so few that they agree fully there in five of 100,
-        Pearson's correlation of the scores decides."""
-        if self.chance_agreement < 1:
-            return agreement(self.jaccard, self.correlation) > self.chance_agreement
-        return self.linear > self.chance_linear
+        """Whether the halves agree better than under the null model in 95 of 100 searches."""
+        return self.agreement > self.chance_agreement
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
@@ -93,11 +97,6 @@ def correlation(left: np.ndarray, right: np.ndarray) -> float:
     return float(stats.spearmanr(left, right).statistic)
 
 
-def agreement(overlap: float, rank_correlation: float) -> float:
-    """One number of both: the overlap has few values, the correlation counts units that no choice depends on."""
-    return (overlap + rank_correlation) / 2
-
-
 def linear(left: np.ndarray, right: np.ndarray) -> float:
     """Pearson's correlation; 0 if either side has one value only."""
     if np.ptp(left) == 0 or np.ptp(right) == 0:
@@ -105,7 +104,12 @@ def linear(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.corrcoef(left, right)[0, 1])
 
 
-def gather(history: History, score: Score, choose: Choose, seed: int, centred: bool = False) -> Evidence | None:
+def product(left: np.ndarray, right: np.ndarray) -> float:
+    """Inner product of the scores less their means."""
+    return float((left - left.mean()) @ (right - right.mean()))
+
+
+def gather(history: History, score: Score, choose: Choose, seed: int, signed: bool = False) -> Evidence | None:
     """The evidence of a history; None if it has fewer than `FEWEST_STEPS` steps.
 
     Args:
@@ -113,7 +117,7 @@ def gather(history: History, score: Score, choose: Choose, seed: int, centred: b
         score: history -> score of each unit.
         choose: scores -> what is kept.
         seed: of resamples and of the null model.
-        centred: whether the null model flips signs instead of shuffling units.
+        signed: whether the method goes by the sign of its statistics.
     """
     steps, units = next(iter(history.values())).shape
     if steps < FEWEST_STEPS:
@@ -123,37 +127,39 @@ def gather(history: History, score: Score, choose: Choose, seed: int, centred: b
     def at(rows: np.ndarray | slice, of: History = history) -> np.ndarray:
         return score({name: values[rows] for name, values in of.items()})
 
-    def halves(of: History) -> tuple[float, float, float]:
+    def compared(of: History) -> dict[str, float]:
         first, second = at(slice(0, steps // 2), of), at(slice(steps // 2, None), of)
-        return jaccard(choose(first), choose(second)), correlation(first, second), linear(first, second)
+        overlap, ranks = jaccard(choose(first), choose(second)), correlation(first, second)
+        return {
+            "jaccard": overlap, "correlation": ranks, BOTH: (overlap + ranks) / 2, LINEAR: linear(first, second),
+            PRODUCT: product(first, second), "kept": float(choose(score(of)).mean()),
+        }  # fmt: skip
 
-    null = []
-    for _ in range(DRAWS):
-        if centred:
-            signs = random.choice([-1, 1], size=(steps, units))
-            noise = {name: values * signs for name, values in history.items()}
-        else:
-            order = random.permuted(np.tile(np.arange(units), (steps, 1)), axis=1)
-            noise = {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
-        overlap, ranks, straight = halves(noise)
-        null.append([overlap, ranks, straight, agreement(overlap, ranks), choose(score(noise)).mean()])
-    *agreements, kept = np.array(null).T
-    limits = [float(np.quantile(values, LEVEL)) for values in agreements]
+    def by_chance() -> History:
+        if signed:
+            signs = random.choice([-1, 1], size=(steps, 1))
+            return {name: values * signs for name, values in history.items()}
+        order = random.permuted(np.tile(np.arange(units), (steps, 1)), axis=1)
+        return {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
+
+    null = [compared(by_chance()) for _ in range(DRAWS)]
+    limits = {name: float(np.quantile([draw[name] for draw in null], LEVEL)) for name in null[0]}
+    found = compared(history)
+    measure = PRODUCT if signed else BOTH if limits[BOTH] < 1 else LINEAR
     resampled = [at(np.sort(random.integers(steps, size=steps))) for _ in range(DRAWS)]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
     final = choose(score(history))
     last = range(steps - max(steps // 3, 1), steps)
-    found = halves(history)
     return Evidence(
         steps=steps,
-        jaccard=found[0],
-        correlation=found[1],
-        linear=found[2],
-        chance_jaccard=limits[0],
-        chance_correlation=limits[1],
-        chance_linear=limits[2],
-        chance_agreement=limits[3],
-        kept_by_chance=float(kept.mean()),
+        measure=measure,
+        agreement=found[measure],
+        chance_agreement=limits[measure],
+        jaccard=found["jaccard"],
+        chance_jaccard=limits["jaccard"],
+        correlation=found["correlation"],
+        chance_correlation=limits["correlation"],
+        kept_by_chance=float(np.mean([draw["kept"] for draw in null])),
         stability=float(np.mean([jaccard(final, choose(at(slice(0, end)))) for end in last])),
         intervals=intervals.tolist(),
     )

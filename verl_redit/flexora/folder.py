@@ -92,12 +92,10 @@ class SearchFolder:
         """Put the record into a checkpoint of verl's."""
         self.record.write(checkpointed(checkpoint, self._ranks, self._rank))
 
-    def resume(self, checkpoint: Path) -> None:
-        """Go on from the record in a checkpoint, and write it over the one in the output folder.
+    def resume(self, checkpoint: Path) -> bool:
+        """Go on from the record in a checkpoint; see `Record.resume`."""
+        return self.record.resume(checkpointed(checkpoint, self._ranks, self._rank))
 
-        Raises:
-            BadRecord: the checkpoint has none, or one of other settings.
-        """
-        self.record.resume(checkpointed(checkpoint, self._ranks, self._rank))
-        if self._rank == 0:
-            self.record.write(self.record_file)
+    def replace(self) -> None:
+        """Put the record in place of the one in the output folder, which is moved aside if it went further."""
+        self._by_one(self.record.replace, tell=True)

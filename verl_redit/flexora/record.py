@@ -84,8 +84,14 @@ class Record:
         """Steps that were not scored: gradients that were not finite, or one prompt group alone."""
         return sum("skipped" in entry for entry in self.steps)
 
-    def resume(self, file: Path) -> None:
-        """Go on from what a checkpoint holds.
+    @property
+    def followed(self) -> bool:
+        """Whether the run that wrote it has chosen, and gone on with the choice."""
+        needed = self.settings["search_steps"] if METHODS[self.settings["method"]].measures else 1
+        return self.settings["mode"] == "one_run" and len(self.steps) >= needed
+
+    def resume(self, file: Path) -> bool:
+        """Go on from what a checkpoint holds; returns whether its adapter has `followed` a choice.
 
         Raises:
             BadRecord: it holds no search, or one with other settings.
@@ -93,13 +99,15 @@ class Record:
         try:
             saved = read(file)
         except BadRecord as error:
-            raise BadRecord(f"flexora: {file.parent} is no checkpoint of a search ({error}); {BEGIN_ANEW}") from error
+            told = not_kept(file) or f"is no checkpoint of a search ({error}); {BEGIN_ANEW}"
+            raise BadRecord(f"flexora: {file.parent} {told}") from error
         if names := self._differences(saved):
             raise BadRecord(
                 f"flexora: {file.parent} was written with other settings ({', '.join(names)}); set them back, or "
                 f"{BEGIN_ANEW}"
             )
         self.steps = saved.steps
+        return saved.followed
 
     def refuse_other(self, file: Path) -> None:
         """Raise FileExistsError if a file is there that is not of this search."""
@@ -115,11 +123,9 @@ class Record:
 
     def _differences(self, other: "Record") -> list[str]:
         """Settings that must be those of the other record for a run to go on from it, and are not."""
-        keys = MEASURING
-        needed = other.settings["search_steps"] if METHODS[other.settings["method"]].measures else 1
-        if other.settings["mode"] == "one_run" and len(other.steps) >= needed:
-            keys = MEASURING + CHOOSING  # the choice was made, and the adapter has followed it
-        return self._different(other, keys)
+        # a method without steps has chosen from the start
+        chosen = other.followed or not METHODS[other.settings["method"]].measures
+        return self._different(other, MEASURING + CHOOSING if chosen else MEASURING)
 
     def _different(self, other: "Record", keys: list[str]) -> list[str]:
         names = [key for key in keys if self.settings[key] != other.settings.get(key)]
@@ -141,7 +147,11 @@ class Record:
         if len(self.steps) > 1:
             with file.open("a") as lines:
                 lines.write(json.dumps(self.steps[-1]) + "\n")
-            return
+        else:
+            self.replace(file)
+
+    def replace(self, file: Path) -> None:
+        """Write all of it; a file that has something else in it is moved aside."""
         if file.exists() and not self._text.startswith(file.read_text()):
             asides = (file.with_suffix(f".{number}.jsonl") for number in count(1))
             file.rename(next(aside for aside in asides if not aside.exists()))
@@ -160,6 +170,14 @@ class Record:
 def checkpointed(checkpoint: Path, ranks: int, rank: int) -> Path:
     """Where a rank keeps the record in a checkpoint of verl's: beside its shard, as machines need not share a disk."""
     return checkpoint / f"flexora_world_size_{ranks}_rank_{rank}.jsonl"
+
+
+def not_kept(file: Path) -> str | None:
+    """Why a checkpoint has no such file of `checkpointed`, if it has those of another number of ranks."""
+    others = sorted(file.parent.glob(f"flexora_world_size_*_rank_*{file.suffix}"))
+    if file.is_file() or not others:
+        return None
+    return f"was written by another number of ranks ({others[0].name}), and this run needs {file.name}; use as many"
 
 
 def read(file: str | Path) -> Record:

@@ -26,7 +26,7 @@ from verl_redit.flexora.pictures import Grid, draw, grid
 from verl_redit.flexora.selection import Selection, Unit
 from verl_redit.paft.robustness.pictures import base64_png
 
-AGREEMENT = {"Jaccard index": "jaccard", "correlation": "linear", "rank correlation": "correlation"}
+AGREEMENT = {"Jaccard index of the choices": "jaccard", "rank correlation of the scores": "correlation"}
 BAR = 24
 MARK = "●"
 
@@ -39,8 +39,8 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
     if found := selection.evidence:
         kept = len(selection.chosen) / len(selection.units)
         rows = [
-            [f"halves of the steps: {name}", f"{found[key]:.2f}", f"up to {found[f'chance_{key}']:.2f}"]
-            for name, key in AGREEMENT.items()
+            [f"halves of the steps: {name}", f"{found[key]:.2g}", f"up to {found[f'chance_{key}']:.2g}"]
+            for name, key in {f"{found['measure']}, which decides": "agreement", **AGREEMENT}.items()
         ]
         rows += [
             ["share of units that the rule keeps", f"{kept:.0%}", f"{found['kept_by_chance']:.0%}"],

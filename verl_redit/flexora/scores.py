@@ -107,7 +107,7 @@ class Method:
         score: history -> float64 of shape (units,), higher is better.
         gates: whether the score is α of the paper, whose sign means better or worse than average.
         source: where it comes from.
-        centred: whether its statistics are as often below zero as above where there is nothing to find.
+        signed: whether it goes by the sign of its statistics, and not by their size (`verl_redit.flexora.evidence`).
     """
 
     measures: tuple[str, ...]
@@ -115,7 +115,7 @@ class Method:
     score: Callable[[History], np.ndarray]
     gates: bool
     source: str
-    centred: bool = False
+    signed: bool = False
 
 
 _ALPHA = ("gate_gradient",)
@@ -124,15 +124,15 @@ METHODS: dict[str, Method] = {
     "align": Method(
         ("agreement",), "halves", _mean("agreement"), False,
         "ours: mean ⟨g1, g2⟩ of two halves of the prompt groups. Unbiased for the square of half a batch's expected "
-        "gradient, and at B=0 what `unrolled` has with one step, but for a factor", centred=True,
+        "gradient, and at B=0 what `unrolled` has with one step, but for a factor", signed=True,
     ),
     "unrolled": Method(
-        _ALPHA, "unrolled", _last_alpha, True, "the paper, algorithm 1: through K inner SGD steps", centred=True
+        _ALPHA, "unrolled", _last_alpha, True, "the paper, algorithm 1: through K inner SGD steps", signed=True
     ),
     "first_order": Method(
         _ALPHA, "held_out", _last_alpha, True,
         "the released code's alternation. Left out of it: gates that act three times over, Adam's state wiped at each "
-        "step, losses summed over held-out batches", centred=True,
+        "step, losses summed over held-out batches", signed=True,
     ),
     "sign": Method(("kept_sign",), "whole", _mean("kept_sign"), False, "share of gradient entries that keep their sign "
                    "from step to step, after arXiv 2605.12207"),
@@ -140,7 +140,7 @@ METHODS: dict[str, Method] = {
                           "AdaLoRA (arXiv 2303.10512) without its uncertainty"),
     "grad_norm": Method(("norm",), "whole", _mean("norm"), False, "mean norm of the gradient"),
     "l1_gate": Method(_ALPHA, "whole", _l1_gates, False, "gates learned on the training loss with an L1 penalty",
-                      centred=True),
+                      signed=True),
     "spectral": Method((), "none", _mean("prior"), False, "mean power-law exponent of the base weights' spectra "
                        "(Hill's estimator on the upper half), as in AlphaLoRA (arXiv 2410.10054): layers with lighter "
                        "tails first"),

@@ -71,7 +71,7 @@ class Selection:
         evidence: see `verl_redit.flexora.evidence`; None for a method without steps, or a search of too few.
         beats_chance: whether it does; None for a method without steps.
         scored_steps: updates that were scored.
-        skipped_steps: updates whose gradients were not finite.
+        skipped_steps: updates that were not: their gradients were not finite, or they had one prompt group.
         data_hash: 64 bits of the prompts seen, as hexadecimal text.
         versions: package -> version where it was written.
     """
@@ -100,9 +100,8 @@ class Selection:
         found = self.evidence
         more = "more" if self.beats_chance else "no more"
         return (
-            f"{kept} from {self.scored_steps} steps, {more} than chance: two halves of the steps agree by a Jaccard "
-            f"index of {found['jaccard']:.2f} (chance up to {found['chance_jaccard']:.2f}) and a rank correlation of "
-            f"{found['correlation']:.2f} (chance up to {found['chance_correlation']:.2f})"
+            f"{kept} from {self.scored_steps} steps, {more} than chance: for two halves of the steps, the "
+            f"{found['measure']} is {found['agreement']:.2g} (chance up to {found['chance_agreement']:.2g})"
         )
 
     @property
@@ -166,8 +165,8 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
     history = record.history()
     if not history:
         raise BadSelection(
-            f"the search has {len(record.steps)} steps, {record.skipped} of them without finite gradients, and no "
-            "score yet; let it run longer (sign compares two steps)"
+            f"the search has {len(record.steps)} steps, {record.skipped} of them skipped, and no score "
+            "yet; let it run longer (sign compares two steps)"
         )
     method = (APPLIED if settings.apply else METHODS)[settings.method]
     choose = chooser(settings.rule, settings.k, settings.budget, settings.z, np.array(record.sizes))
@@ -178,7 +177,7 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
         kept = np.ones(len(scores), dtype=bool)
     else:
         refuse_empty(kept, settings.rule)
-        evidence = gather(history, method.score, choose, settings.seed, method.centred)
+        evidence = gather(history, method.score, choose, settings.seed, method.signed)
     intervals = evidence.intervals if evidence else [None] * len(scores)
     units = [
         Unit(name, modules, size, float(score), interval, bool(chosen))

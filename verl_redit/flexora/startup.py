@@ -22,7 +22,7 @@ import torch
 from omegaconf import DictConfig
 
 from verl_redit.flexora.config import FlexoraConfig
-from verl_redit.flexora.record import BEGIN_ANEW
+from verl_redit.flexora.record import BEGIN_ANEW, not_kept
 from verl_redit.flexora.scores import METHODS, Method
 from verl_redit.flexora.selection import BadSelection, Selection, load
 from verl_redit.settings import parse
@@ -154,7 +154,8 @@ def resume_problems(selection: Selection, kept: Path) -> Iterator[str]:
         kept: where such a run keeps its selection in a checkpoint.
     """
     if not kept.is_file():
-        yield f"flexora: {kept.parent} is no checkpoint of a run on a selection; {BEGIN_ANEW}"
+        told = not_kept(kept) or f"is no checkpoint of a run on a selection; {BEGIN_ANEW}"
+        yield f"flexora: {kept.parent} {told}"
     elif [unit.modules for unit in load(kept).chosen] != [unit.modules for unit in selection.chosen]:
         yield f"flexora: {kept.parent} is of a run on another selection; set flexora.selection back, or {BEGIN_ANEW}"
 
