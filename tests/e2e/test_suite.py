@@ -57,7 +57,7 @@ def suite(train, tmp_path_factory) -> Path:
 
 
 def test_the_supervised_stage_merges_the_chosen_layers_alone(first_stage, tmp_path):
-    first_stage(tmp_path)
+    first_stage(tmp_path / "run")
 
 
 def test_one_run_searches_and_goes_on_with_the_chosen_layers(suite):
