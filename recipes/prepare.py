@@ -157,12 +157,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for train.parquet, test.parquet and conversations.")],
 ) -> None:
     """Convert a data set to verl's parquet schemas."""
-    if out.resolve() == source.resolve():
-        raise typer.BadParameter("it would overwrite the source; name another folder", param_hint="--out")
     try:
         splits = {split: read(dataset, source, split) for split in ("train", "test")}
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--source") from error
+    lines = all((source / f"{split}.jsonl").is_file() for split in splits)
+    if out.resolve() == source.resolve() and not lines:
+        raise typer.BadParameter("it would overwrite the source; name another folder", param_hint="--out")
     out.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
         written = {split: rows}
