@@ -39,12 +39,16 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
     if found := selection.evidence:
         kept = len(selection.chosen) / len(selection.units)
         rows = [
-            [f"halves of the steps: {name}", f"{found[key]:.2g}", f"up to {found[f'chance_{key}']:.2g}"]
-            for name, key in {f"{found['measure']}, which decides": "agreement", **AGREEMENT}.items()
+            [
+                f"halves of the steps: {name}",
+                f"{getattr(found, key):.2g}",
+                f"up to {getattr(found, f'chance_{key}'):.2g}",
+            ]
+            for name, key in {f"{found.measure}, which decides": "agreement", **AGREEMENT}.items()
         ]
         rows += [
-            ["share of units that the rule keeps", f"{kept:.0%}", f"{found['kept_by_chance']:.0%}"],
-            ["stability over the last third of the steps", f"{found['stability']:.2f}", "–"],
+            ["share of units that the rule keeps", f"{kept:.0%}", f"{found.kept_by_chance:.0%}"],
+            ["stability over the last third of the steps", f"{found.stability:.2f}", "–"],
         ]
     steps = selection.scored_steps + selection.skipped_steps
     return [*rows, [f"skipped of {steps} steps", str(selection.skipped_steps), "–"]]

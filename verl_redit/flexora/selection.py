@@ -79,7 +79,7 @@ class Selection:
     units: list[Unit]
     settings: dict[str, Any]
     model: dict[str, Any]
-    evidence: dict[str, Any] | None
+    evidence: Evidence | None
     beats_chance: bool | None
     scored_steps: int
     skipped_steps: int
@@ -101,7 +101,7 @@ class Selection:
         more = "more" if self.beats_chance else "no more"
         return (
             f"{kept} from {self.scored_steps} steps, {more} than chance: for two halves of the steps, the "
-            f"{found['measure']} is {found['agreement']:.2g} (chance up to {found['chance_agreement']:.2g})"
+            f"{found.measure} is {found.agreement:.2g} (chance up to {found.chance_agreement:.2g})"
         )
 
     @property
@@ -191,7 +191,7 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
         units=units,
         settings=asdict(settings),
         model=record.model,
-        evidence=asdict(evidence) if evidence else None,
+        evidence=evidence,
         beats_chance=beats_chance,
         scored_steps=len(next(iter(history.values()))),
         skipped_steps=record.skipped,
