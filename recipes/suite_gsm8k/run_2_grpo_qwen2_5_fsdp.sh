@@ -33,7 +33,7 @@ mkdir -p "$RUN_DIR"
 if [ -s "$LOG" ]; then mv "$LOG" "$LOG.$(date +%s)"; fi
 touch "$LOG"
 
-# of the dithered groups, those with differing rewards alone lost nothing in recipes/lab
+# noise on groups with differing rewards alone lost nothing in recipes/lab
 DITHERING=(redit="$REDIT" redit.apply_to=mixed redit.seed="$SEED")
 if [ "$REDIT" = none ]; then
     DITHERING=("~redit")

@@ -52,8 +52,7 @@ def test_both_stages_train_with_all_three_plugins(first_stage, patched_verl, wor
     assert str(patched_verl / "verl/workers") in (folder / "log.txt").read_text()  # in its warnings
     rows = rows_of(folder / "rollouts/2.jsonl")
     assert len({row["template_id"] for row in rows}) == len({row["uid"].split("_")[0] for row in rows}) == 8
-    assert (
-        metrics[2]["redit/tied_share"] > metrics[2]["redit/tied_energy_share"] == 0
-    )  # the script's mixed groups alone
+    # the script dithers mixed groups alone
+    assert metrics[2]["redit/tied_share"] > metrics[2]["redit/tied_energy_share"] == 0
     trained = trained_layers(supervised.parents[1] / "grpo/seed0/global_step_2/actor")
     assert trained == {unit.name for unit in load(supervised / "flexora/selection.json").chosen}

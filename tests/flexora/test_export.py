@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 from transformers import AutoModelForCausalLM
@@ -100,6 +100,18 @@ def test_the_adapter_is_on_the_trained_modules_alone_and_computes_as_the_engine(
         4, 8, "CAUSAL_LM", True,
     )  # fmt: skip
     assert config["base_model_name_or_path"] == str(model)
+
+
+def test_an_adapter_from_elsewhere_keeps_its_own_scale(model, tmp_path):
+    lora = LoraConfig(r=4, lora_alpha=6, use_rslora=True, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(tmp_path / "before")
+    search = {"method": "align", "output": str(tmp_path / "search")}
+    engine = engines.build(model, search, lora_adapter_path=str(tmp_path / "before"))
+    engine.save_checkpoint(str(tmp_path / "checkpoint"))
+    # verl's supervised trainer writes its own config's α over the adapter's
+    (tmp_path / "checkpoint/lora_train_meta.json").write_text('{"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"}')
+    export(tmp_path / "checkpoint", tmp_path / "adapter", str(model))
+    torch.testing.assert_close(logits(reloaded(model, tmp_path / "adapter")), logits(engine.module), atol=1e-5, rtol=0)
 
 
 def test_the_command_exports_and_tells_what_it_cannot(trained, model, tmp_path):
