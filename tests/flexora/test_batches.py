@@ -21,7 +21,7 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
-from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
+from verl_redit.flexora.batches import divided, groups_of, joined, parts_of
 
 # prompt of each row, by rank; None is a row that verl added to fill up, without a trained token
 RANKS = [[1, 1, 1, 2], [2, 3, 4, None]]
@@ -95,18 +95,29 @@ def test_the_shortest_row_fills_up():
 
 def test_rows_without_a_trained_token_are_no_group():
     assert groups_of(rows([1, None]))[1] == ""
-    assert tokens_of(rows([1, None])) == [2, 0]
 
 
-def test_parts_add_up_to_the_whole_under_its_numbers():
+@pytest.mark.parametrize("passes", ["whole", "halves", "held_out", "unrolled"])
+def test_halves_alone_are_normalised_by_the_numbers_of_the_whole(passes):
     seen = []
 
     def loss(model_output, data, dp_group=None):
         seen.append([tu.get_non_tensor_data(data, key, None) for key in ("batch_num_tokens", "global_batch_size")])
         return torch.tensor(0.0), {}
 
-    normalised(loss, 14, 8)(model_output={}, data=rows([1, 2], batch_num_tokens=4, global_batch_size=3))
-    assert seen == [[14, 8]]
+    # two ranks with the same rows
+    found = parts_of(rows(RANKS[1]), loss, passes, 0.25, 0, 3, lambda own: [own, own])
+    found.loss(model_output={}, data=rows([1, 2], batch_num_tokens=4, global_batch_size=3), dp_group=None)
+    assert seen == [[12, 8] if passes == "halves" else [4, 3]]
+    assert len(found.groups) == (8 if passes == "whole" else 6)
+
+
+def test_held_out_is_the_share_asked_for():
+    data = rows([1, 2, 3, 4])
+    held_out = parts_of(data, print, "held_out", 0.25, 0, 3, lambda own: [own])
+    assert (len(trained(held_out.train)), len(trained(held_out.other))) == (3, 1)
+    whole = parts_of(data, print, "whole", 0.25, 0, 3, lambda own: [own])
+    assert whole.train is data and whole.other is None
 
 
 def test_what_parts_tell_is_joined():

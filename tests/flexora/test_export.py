@@ -127,9 +127,9 @@ def test_layers_that_one_run_dropped_are_left_out(model, modules, tmp_path):
     engine = engines.build(model, flexora)
     engines.train(engine, 3)
     engine.save_checkpoint(str(tmp_path / "checkpoint"))
-    kept = {name for name in modules if layer_of(name) not in engine.dropped}
+    kept = {name for name in modules if layer_of(name) not in engine.switch.dropped}
     exported = export(tmp_path / "checkpoint", tmp_path / "adapter")
-    assert len(engine.dropped) == 4
+    assert len(engine.switch.dropped) == 4
     assert set(exported.modules) == kept and set(exported.left_out) == set(modules) - kept
     adapted = reloaded(model, tmp_path / "adapter")
     assert set(lora_modules(adapted)) == kept

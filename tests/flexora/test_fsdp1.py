@@ -33,6 +33,7 @@ from tests.flexora.engines import join
 from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.search import Factors, Search
+from verl_redit.flexora.switch import Switch
 
 RANKS = 2
 
@@ -89,6 +90,27 @@ def changed(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
     return found | {"size of A": factors.sums(value.double().abs().sum() for value in factors.values)}
 
 
+def frozen(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
+    """How far two updates move each layer after the lowest layers were dropped, from an optimizer with momentum."""
+    rows = torch.arange(5, 29).view(2, 12)
+    factors = Factors(module.named_parameters(), "layer", total)
+    optimizer = torch.optim.AdamW(factors.parameters, lr=0.1, weight_decay=0.1)
+    switch = Switch("layer")
+
+    def update() -> None:
+        module(input_ids=rows, labels=rows).loss.backward()
+        switch.freeze(module.named_parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+
+    update()
+    switch.drop(list(factors.units)[:4], anew=False, empty=False)
+    before = [value.clone() for value in factors.values]
+    update()
+    update()
+    return {"moved": factors.sums((a - b).double().abs().sum() for a, b in zip(factors.values, before, strict=True))}
+
+
 def _sharded(rank: int, model: Path, use_orig_params: bool, folder: Path) -> None:
     torch.set_num_threads(1)
     join(rank, RANKS, folder / "store")
@@ -102,7 +124,7 @@ def _sharded(rank: int, model: Path, use_orig_params: bool, folder: Path) -> Non
         torch.distributed.all_reduce(summed)
         return summed
 
-    found = measured(module, total) | changed(module, total)
+    found = measured(module, total) | frozen(module, total) | changed(module, total)
     if rank == 0:
         np.savez(folder / "found.npz", **found)
     torch.distributed.destroy_process_group()
@@ -113,11 +135,15 @@ def test_a_search_and_a_switch_do_what_they_do_to_a_model_in_one_piece(model, tm
     torch.multiprocessing.spawn(_sharded, (model, use_orig_params, tmp_path), nprocs=RANKS)
     found = np.load(tmp_path / "found.npz")
     whole = adapted(model)
-    expected = measured(whole, lambda summed: summed) | changed(whole, lambda summed: summed)
+    expected = {}
+    for outcome in (measured, frozen, changed):
+        expected |= outcome(whole, lambda summed: summed)
+    moved = expected["moved"] != 0
+    assert moved.tolist() == [False] * 4 + [True] * 2 == (found["moved"] != 0).tolist()
     assert expected["gated"] == pytest.approx(expected["folded"], rel=1e-6) != expected["anew"]
     # products with differences in float32; other draws in A
     tolerances = {"unrolled": 1e-3, "size of A": 0.1}
     for name, value in expected.items():
         rtol = tolerances.get(name, 1e-6)
-        assert np.abs(value).min() > 0
+        assert np.abs(value[moved] if name == "moved" else value).min() > 0
         np.testing.assert_allclose(found[name], value, rtol, rtol * np.abs(value).max(), err_msg=name)

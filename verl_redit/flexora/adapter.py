@@ -15,13 +15,13 @@
 """What Flexora does to a LoRA adapter in place: how it is built, gates on its layers, and one made anew."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from verl_redit.flexora.layers import unit_of
+from verl_redit.flexora.layers import unit_of, unit_of_parameter
 from verl_redit.flexora.search import Factors
 
 
@@ -83,6 +83,12 @@ class Gates:
                     value.mul_(self.of_unit[unit_of(module, self._grain)])
             self.act(dict.fromkeys(self.of_unit, 1.0))
             self.of_unit = {}
+
+    def in_b(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Named tensors of the adapter, with B times its gate, for those that know no gates."""
+        for name, tensor in tensors:
+            unit = unit_of_parameter(name, self._grain)
+            yield name, tensor * self.of_unit[unit] if unit in self.of_unit and ".lora_B." in name else tensor
 
 
 def begin_anew(factors: Factors, inputs: Mapping[str, int], seed: int, shard: int) -> None:

@@ -15,6 +15,8 @@
 """A batch of verl's divided by prompt groups, so that each part runs through the engine as a batch of its own."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from tensordict import TensorDict
@@ -39,6 +41,44 @@ def groups_of(data: TensorDict) -> list[str]:
         rows = zip(data["input_ids"].unbind(), masks, strict=True)
         prompts = [ids[: int(mask.int().argmax())] for ids, mask in rows]
     return [group_of(prompt.tolist()) if mask.any() else "" for prompt, mask in zip(prompts, masks, strict=True)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A batch as a method's passes take it."""
+
+    train: TensorDict
+    other: TensorDict | None  # the other half, or what is held out
+    groups: list[str]  # of the rows of all ranks
+    loss: Callable
+
+
+def parts_of(
+    data: TensorDict,
+    loss: Callable,
+    passes: str,
+    held_out: float,
+    seed: int,
+    step: int,
+    everyone: Callable[[list], list[list]],
+) -> Parts:
+    """The parts of a batch for a method.
+
+    Args:
+        loss: the engine's.
+        passes: of the method.
+        held_out: share of the prompt groups, for methods that hold some out.
+        everyone: gathers a list from each data-parallel rank.
+
+    Raises:
+        TooFewGroups: the batch is to be divided, and has one prompt group.
+    """
+    if passes == "whole":
+        return Parts(data, None, list(chain(*everyone(groups_of(data)))), loss)
+    if passes == "halves":
+        tokens = chain(*everyone([int(mask.sum()) for mask in data["loss_mask"].unbind()]))
+        loss = _normalised(loss, sum(tokens), tu.get_non_tensor_data(data, "global_batch_size", None))
+    return Parts(*divided(data, 0.5 if passes == "halves" else held_out, seed, step, everyone), loss)
 
 
 def divided(
@@ -96,12 +136,7 @@ def _without_last(mask: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.nested.nested_tensor_from_jagged(values, offsets)
 
 
-def tokens_of(data: TensorDict) -> list[int]:
-    """Trained tokens of each of this rank's rows."""
-    return [int(mask.sum()) for mask in data["loss_mask"].unbind()]
-
-
-def normalised(loss: Callable, batch_num_tokens: float, global_batch_size: float | None) -> Callable:
+def _normalised(loss: Callable, batch_num_tokens: float, global_batch_size: float | None) -> Callable:
     """The loss function, divided by the numbers of the whole batch instead of its part's, so that parts add up."""
 
     def of_whole(model_output, data, dp_group=None):

@@ -29,18 +29,17 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch.distributed import ReduceOp
-from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules, lora_parameters, no_embedding_gradients
-from verl_redit.flexora.batches import divided, groups_of, joined, normalised, tokens_of
+from verl_redit.flexora.batches import joined, parts_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.export import write_settings
 from verl_redit.flexora.folder import SearchFolder
-from verl_redit.flexora.layers import lora_factor, unit_of, units_of
+from verl_redit.flexora.layers import units_of
 from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.priors import prior, spectral
 from verl_redit.flexora.record import Record, checkpointed
@@ -57,6 +56,7 @@ from verl_redit.flexora.startup import (
     resume_problems,
     selection_problems,
 )
+from verl_redit.flexora.switch import Switch
 from verl_redit.plugin import install_early
 from verl_redit.settings import parse
 
@@ -70,9 +70,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         self.flexora = parse(FlexoraConfig, node, "flexora")
         self.method = (APPLIED if self.flexora.apply else METHODS)[self.flexora.method]
         self.search: Search | None = None
-        self.dropped: set[str] = set()  # units that train no more
-        self.switch_due = False
-        self.rest_is_empty = False  # whether they add nothing
+        self.switch = Switch(self.flexora.grain)
 
     def _build_lora_module(self, module):
         if self.flexora.mode == "selected":
@@ -173,28 +171,18 @@ class FlexoraEngine(FSDPEngineWithLMHead):
     ) -> tuple[list, list[str], dict[str, np.ndarray]]:
         """Backpropagate a batch in parts; returns outputs of those that train, all groups, and the statistics."""
         backpropagate = super().forward_backward_batch
-        settings, passes = self.flexora, self.method.passes
-        outputs: list = []
-        unused: list = []
-        if passes == "whole":
-            groups = _flat(self._everyone(groups_of(data)))
-            statistics = search.measure(lambda: outputs.append(backpropagate(data, loss_function)))
-        elif passes == "halves":
-            first, second, groups = divided(data, 0.5, settings.seed, step, self._everyone)
-            tokens = sum(_flat(self._everyone(tokens_of(data))))
-            loss = normalised(loss_function, tokens, tu.get_non_tensor_data(data, "global_batch_size", None))
-            statistics = search.measure(
-                lambda: outputs.append(backpropagate(first, loss)), lambda: outputs.append(backpropagate(second, loss))
-            )
-        else:
-            train, held_out, groups = divided(data, settings.held_out, settings.seed, step, self._everyone)
-            statistics = search.measure(
-                lambda: outputs.append(backpropagate(train, loss_function)),
-                lambda: unused.append(backpropagate(held_out, loss_function)),
-                self.optimizer_config.lr,
-            )
-            del outputs[1:]  # those of inner steps
-        return outputs, groups, statistics
+        parts = parts_of(
+            data, loss_function, self.method.passes, self.flexora.held_out, self.flexora.seed, step, self._everyone
+        )
+        train: list = []
+        other: list = []
+        statistics = search.measure(
+            lambda: train.append(backpropagate(parts.train, parts.loss)),
+            lambda: other.append(backpropagate(parts.other, parts.loss)),
+            self.optimizer_config.lr,
+        )
+        # inner steps after the first train nothing, nor does what is held out
+        return train[:1] + (other if self.method.passes == "halves" else []), parts.groups, statistics
 
     def _note(self, groups: Iterable[str], statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
         digest = hashlib.blake2b("".join(sorted(set(groups))).encode(), digest_size=8).hexdigest()
@@ -224,11 +212,12 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         if self.flexora.mode == "one_run":
             kept = f"This choice is in {self.folder.selection_file}: +flexora=selected trains on it, if it is accepted"
             _refuse(f"{problem}. {kept}" for problem in noise_problems(selection, self.flexora.accept_noise))
-            self.dropped = {unit.name for unit in selection.units if not unit.chosen}
             searched = self.method.passes != "none"
-            self.switch_due = searched and self.flexora.switch == "reset"
-            # their B is still zero
-            self.rest_is_empty = not searched and self.model_config.lora_adapter_path is None
+            self.switch.drop(
+                (unit.name for unit in selection.units if not unit.chosen),
+                anew=searched and self.flexora.switch == "reset",
+                empty=not searched and self.model_config.lora_adapter_path is None,
+            )
 
     def _end_search(self) -> None:
         if self.search:
@@ -236,20 +225,14 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             self.search = None
 
     def optimizer_step(self):
-        for name, parameter in self.module.named_parameters() if self.dropped else ():
-            if self._unit(name) in self.dropped:
-                parameter.grad = None  # a zero would still let momentum and weight decay move it
+        self.switch.freeze(self.module.named_parameters())
         return super().optimizer_step()
-
-    def _unit(self, parameter: str) -> str | None:
-        factor = lora_factor(parameter)
-        return unit_of(factor[0], self.flexora.grain) if factor else None
 
     def lr_scheduler_step(self):
         rate = super().lr_scheduler_step()
-        if self.switch_due:  # between two batches, because log-probs of the old adapter belong to the rest of one
-            self._make_anew()
-            self.switch_due, self.rest_is_empty = False, True
+        if self.switch.is_due:  # between two batches, because log-probs of the old adapter belong to the rest of one
+            self._begin_anew()
+            self.switch.done()
         is_over = self.lr_scheduler.last_epoch == self.optimizer_config.total_training_steps
         if self.search and is_over and self.rank == 0:
             print(
@@ -259,7 +242,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             )
         return rate
 
-    def _make_anew(self) -> None:
+    def _begin_anew(self) -> None:
         factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
         inputs = {name: part.in_features for name, part in lora_modules(self.module).items()}
         begin_anew(factors, inputs, self.flexora.seed, self.device_mesh.get_local_rank(self.device_mesh.ndim - 1))
@@ -270,15 +253,8 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         tensors, peft_config = super().get_per_tensor_param(layered_summon, base_sync_done, **kwargs)
         if peft_config is None or not base_sync_done:
             return tensors, peft_config
-        return self._as_rollouts_need(tensors), peft_config
-
-    def _as_rollouts_need(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
-        """vLLM knows no gates, so B carries them; and layers that were dropped and add nothing are left out."""
-        empty, gates = self.dropped if self.rest_is_empty else set(), self.gates.of_unit
-        for name, tensor in tensors:
-            unit = self._unit(name)
-            if unit not in empty:
-                yield name, tensor * gates[unit] if unit in gates and ".lora_B." in name else tensor
+        # vLLM knows no gates, so B carries them
+        return self.gates.in_b(self.switch.synced(tensors)), peft_config
 
     def _kept(self, checkpoint: str) -> Path:
         record = checkpointed(Path(checkpoint), torch.distributed.get_world_size(), self.rank)
@@ -308,14 +284,10 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             return
         if len(self.record.steps) >= self.flexora.search_steps:
             self._conclude()
-            if followed:
-                self.rest_is_empty, self.switch_due = self.switch_due, False
+            if followed and self.switch.is_due:
+                self.switch.done()
         elif self.flexora.apply:
             self._apply_gates()
-
-
-def _flat(lists: Iterable[list]) -> list:
-    return [entry for part in lists for entry in part]
 
 
 def _refuse(problems: Iterable[str]) -> None:

@@ -60,6 +60,12 @@ def unit_of(module: str, grain: str) -> str:
     return layer if grain == "layer" else module
 
 
+def unit_of_parameter(name: str, grain: str) -> str | None:
+    """The unit of a LoRA parameter; None for any other parameter."""
+    factor = lora_factor(name)
+    return unit_of(factor[0], grain) if factor else None
+
+
 def depth_order(name: str) -> list[Any]:
     """A sort key that puts layer 10 after layer 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
