@@ -31,6 +31,7 @@ from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.settings import parse
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+SCRIPTS = sorted(RECIPES.glob("*/*.sh"))
 CONFIGS = sorted(RECIPES.glob("*/config/*.yaml"))
 
 
@@ -65,6 +66,19 @@ def test_the_script_that_no_test_runs_composes(redit, manager, tmp_path):
     assert config.reward.reward_manager.name == manager and ("redit" in config) == (redit != "none")
     assert config.actor_rollout_ref.model.exclude_modules == ".*visual.*"
     assert config.trainer.default_local_dir == str(tmp_path / redit / "seed0")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: f"{script.parent.name}/{script.stem}")
+def test_a_script_keeps_the_log_of_an_earlier_start(script, tmp_path):
+    for command in ("python3", "torchrun"):
+        (tmp_path / command).symlink_to("/bin/true")
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("earlier")
+    block = {"VERL_FILE_LOGGER_PATH": str(log), "OUTPUT_DIR": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    # what follows the run in a script fails without it
+    subprocess.run(["bash", script], env={**os.environ, **block}, capture_output=True)
+    (kept,) = tmp_path.glob("metrics.jsonl.*")
+    assert kept.read_text() == "earlier" and log.read_text() == ""
 
 
 def test_the_second_of_two_runs_takes_what_the_first_wrote(tmp_path):
