@@ -32,6 +32,7 @@ from verl.workers.utils.losses import sft_loss
 from tests.flexora import engines
 from tests.flexora.engines import LAYERS, batch, build, histories_on, parameters, train
 from verl_redit.flexora.adapter import lora_modules
+from verl_redit.flexora.batches import Parts
 from verl_redit.flexora.layers import lora_factor, unit_of
 from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.record import read
@@ -92,53 +93,48 @@ def test_metrics_of_both_halves_are_those_of_the_batch(search, model):
     assert ours["rows"] == stock["rows"]
 
 
-@pytest.mark.parametrize("method", ["first_order", "unrolled"])
-def test_held_out_groups_do_not_train(search, monkeypatch, method):
+@pytest.fixture
+def parts(monkeypatch) -> list[Parts]:
+    """Parts of the batches that a search divides."""
     from verl_redit.flexora import engine as module
 
+    seen: list[Parts] = []
+    parts_of = module.parts_of
+    monkeypatch.setattr(module, "parts_of", lambda *args: seen.append(parts_of(*args)) or seen[-1])
+    return seen
+
+
+@pytest.mark.parametrize("method", ["first_order", "unrolled"])
+def test_held_out_groups_do_not_train(search, parts, method):
     engine = search(method, held_out=0.5)
-    seen = []
-    divided = module.divided
-
-    def remember(*args):
-        seen.append(divided(*args))
-        return seen[-1]
-
-    monkeypatch.setattr(module, "divided", remember)
     before = parameters(engine)
     train(engine, 1)
     moved = parameters(engine)
     # the same update from the other part alone
-    monkeypatch.undo()
     alone = build(engine.model_config.path, None)
     assert all(torch.equal(before[name], value) for name, value in parameters(alone).items())
     with alone.train_mode():
-        alone.train_batch(seen[0][0], partial(sft_loss, config=None))
+        alone.train_batch(parts[0].train, partial(sft_loss, config=None))
     for name, value in parameters(alone).items():
         torch.testing.assert_close(moved[name], value)
 
 
 @pytest.mark.parametrize("apply", [False, True], ids=["gates of 1", "applied gates"])
 @pytest.mark.parametrize("inner_steps", [1, 2])
-def test_the_outer_gradient_is_that_of_exact_unrolling(search, monkeypatch, inner_steps, apply):
-    from verl_redit.flexora import engine as module
-
+def test_the_outer_gradient_is_that_of_exact_unrolling(search, parts, inner_steps, apply):
     rate = 0.05
     engine = search("unrolled", {"lr": rate, "optimizer": "SGD"}, inner_steps=inner_steps, apply=apply, held_out=0.5)
     train(engine, 3)  # so that B is not zero
     gates = torch.tensor(engine.search.gates, dtype=torch.float32, requires_grad=True)
     assert bool(gates.std() > 0) == apply
     plain = with_gates(engine, gates)
-    parts = []
-    divided = module.divided
-    monkeypatch.setattr(module, "divided", lambda *args: parts.append(divided(*args)) or parts[-1])
     train(engine, 1, first=3)
 
     values = {name: value for name, value in plain.named_parameters() if "lora_" in name}
     for _ in range(inner_steps):
-        slopes = torch.autograd.grad(mean_loss(plain, values, parts[0][0]), list(values.values()), create_graph=True)
+        slopes = torch.autograd.grad(mean_loss(plain, values, parts[3].train), list(values.values()), create_graph=True)
         values = {name: value - rate * slope for (name, value), slope in zip(values.items(), slopes, strict=True)}
-    [expected] = torch.autograd.grad(mean_loss(plain, values, parts[0][1]), gates)
+    [expected] = torch.autograd.grad(mean_loss(plain, values, parts[3].other), gates)
     found = engine.record.history()["gate_gradient"][-1]
     assert np.linalg.norm(found - expected.numpy()) < 1e-3 * np.linalg.norm(expected.numpy())
 
