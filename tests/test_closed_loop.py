@@ -81,12 +81,20 @@ def test_a_checkpoint_of_other_plugins_is_refused(tmp_path, saved, loaded):
         load_state(loaded, tmp_path)
 
 
-def test_the_mend_of_a_checkpoint_of_other_plugins_works(tmp_path):
+def test_the_mend_of_a_stock_checkpoint_works(tmp_path):
     with pytest.raises(StateMismatch) as error:
         load_state([redit()], tmp_path)
-    written = str(error.value).split(" or write ")[1].split(" into ")[0]
+    written = str(error.value).split(" or write ")[1].split(" to ")[0]
     (tmp_path / "verl_redit.json").write_text(written)
     load_state([redit()], tmp_path)
+
+
+def test_the_mend_of_a_checkpoint_of_other_plugins_keeps_what_others_learned(tmp_path):
+    save_state([Counter()], tmp_path)
+    with pytest.raises(StateMismatch, match=r'in .*verl_redit.json add "redit": {}, to go on'):
+        load_state([Counter(), redit()], tmp_path)
+    with pytest.raises(StateMismatch, match=r'in .*verl_redit.json add "redit": {} and take "counter" out, to go on'):
+        load_state([redit()], tmp_path)
 
 
 def test_a_stock_checkpoint_and_no_plugins_go_together(tmp_path):

@@ -28,9 +28,11 @@ from verl_redit.preflight import ConfigError, check
 
 @pytest.fixture
 def rows(tmp_path):
-    path = tmp_path / "rows.parquet"
-    pq.write_table(pa.Table.from_pylist([{"data_source": "a", "extra_info": {"split": "train", "index": 0}}]), path)
-    return path
+    """Training rows; those of validation beside them."""
+    for split in ("train", "test"):
+        row = {"data_source": "a", "extra_info": {"split": split, "index": 0}}
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{split}.parquet")
+    return tmp_path / "train.parquet"
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def config(verl_config, rows, tmp_path):
     def composed(*overrides):
         return verl_config(
             "+host=cpu", "+redit=gaussian", "algorithm.adv_estimator=grpo",
-            f"data.train_files={rows}", f"data.val_files=[{rows}]",
+            f"data.train_files={rows}", f"data.val_files=[{rows.with_stem('test')}]",
             f"actor_rollout_ref.model.path={tmp_path}", f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
             *overrides,
         )  # fmt: skip
@@ -80,6 +82,12 @@ def test_all_problems_are_told_at_once(config):
     text = message(config("redit.std=-1", "actor_rollout_ref.rollout.enforce_eager=false", "data.train_files=nowhere"))
     assert text.startswith("verl-redit cannot start this run:\n  - ")
     assert text.count("\n  - ") == 3
+
+
+def test_files_that_a_data_set_of_the_users_reads_are_its_own_business(config):
+    with pytest.raises(ConfigError) as told:
+        check(config("data.custom_cls.path=mine.py", "data.train_files=hub/name", "redit.std=-1"))
+    assert "redit.std" in str(told.value) and "there is no file" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ A plugin sees whole batches and never verl: `verl_redit.trainer` is the adapter 
 
 import importlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,9 +50,9 @@ class StateMismatch(ValueError):
 class Plugin:
     """One method in the closed loop. Every hook does nothing unless a plugin says otherwise.
 
-    Hooks are called in this order in each step: `before_rollout` as prompts are drawn (in asynchronous modes some steps
-    ahead), `keeps_group` as groups finish, `reward_change` before the advantage, `advantages` after it, `after_update`,
-    `metrics`. A step with several updates (``parameter_sync_step``) repeats all but the first two.
+    Hooks are called in this order in each step: `keeps_group` as groups finish, `reward_change` before the advantage,
+    `advantages` after it, `metrics` after the update. A step with several updates (``parameter_sync_step``) repeats all
+    but the first.
 
     Attributes:
         name: the config node that turns the plugin on, and its name in checkpoints.
@@ -68,9 +67,6 @@ class Plugin:
     def use_sampler(self, sampler: Sampler) -> None:
         """Is shown the training data's sampler, before anything is drawn."""
 
-    def before_rollout(self, prompts: Mapping[str, Any], step: int) -> None:
-        """May change the columns of prompts that are about to be rolled out; ``step`` is their ``global_steps``."""
-
     def keeps_group(self, accuracy: float) -> bool:
         """Whether a finished group with this mean of ``algorithm.filter_groups.metric`` is trained on. Asked at each
         poll, so the answer must depend on the accuracy alone."""
@@ -83,9 +79,6 @@ class Plugin:
     def advantages(self, rollouts: Rollouts, tokens: Tokens) -> torch.Tensor:
         """The advantages to train on, float32 of shape (responses, tokens)."""
         return tokens.advantages
-
-    def after_update(self, metrics: Mapping[str, Any]) -> None:
-        """Sees verl's metrics of the update."""
 
     def metrics(self) -> dict[str, float]:
         """What to log for this update, by full name (``redit/…``)."""
@@ -148,10 +141,14 @@ def load_state(plugins: list[Plugin], checkpoint: Path) -> None:
     state = json.loads(file.read_text()) if file.is_file() else {}
     here = {plugin.name for plugin in plugins}
     if state.keys() != here:
+        changes = [f'add "{name}": {{}}' for name in sorted(here - state.keys())]
+        changes += [f'take "{name}" out' for name in sorted(state.keys() - here)]
+        mend = (
+            f"in {file} {' and '.join(changes)}" if state else f"write {json.dumps(dict.fromkeys(here, {}))} to {file}"
+        )
         raise StateMismatch(
             f"{checkpoint} was written with the closed-loop plugins [{', '.join(sorted(state))}], this run has "
-            f"[{', '.join(sorted(here))}]; configure the same ones, or write {json.dumps({name: {} for name in here})} "
-            f"into {file} to go on from it with these"
+            f"[{', '.join(sorted(here))}]; configure the same ones, or {mend}, to go on from it with these"
         )
     for plugin in plugins:
         try:

@@ -136,7 +136,8 @@ def _missing_paths(config: DictConfig) -> Iterator[str]:
     is_path = model.startswith(("/", ".", "~")) or ("://" not in model and model.count("/") > 1)
     if is_path and not Path(model).expanduser().is_dir():
         yield f"actor_rollout_ref.model.path: there is no folder {model}"
-    for setting in ("data.train_files", "data.val_files"):
+    reads_files = OmegaConf.select(config, "data.custom_cls.path") in (None, "pkg://verl_redit.paft.dataset")
+    for setting in ("data.train_files", "data.val_files") if reads_files else ():
         for file in listed(OmegaConf.select(config, setting)):
             if "://" not in file and not Path(file).expanduser().is_file():
                 yield f"{setting}: there is no file {file}"

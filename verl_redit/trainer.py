@@ -76,12 +76,6 @@ class ClosedLoop(PPOTrainer):
             buffer._dapo_filtered_keys = GroupFilter(buffer, self.plugins)  # type: ignore[method-assign]
         return buffer
 
-    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
-        prompts = super()._next_train_batch(num_prompts)
-        for plugin in self.plugins:
-            plugin.before_rollout(prompts, self.global_steps)
-        return prompts
-
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.plugins:
             return super()._compute_advantage(batch, metrics)
@@ -112,7 +106,6 @@ class ClosedLoop(PPOTrainer):
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         for plugin in self.plugins:
-            plugin.after_update(metrics)
             metrics.update(plugin.metrics())
         return batch
 

@@ -44,7 +44,7 @@ from verl_redit.demo.workspace import keep_to
 from verl_redit.paft import importing
 from verl_redit.paft.pool import Pool, Template, render
 from verl_redit.paft.pool_file import load
-from verl_redit.paft.scoring import score
+from verl_redit.paft.scoring import compute_score
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def line(template: Template, item: int, gold: str, reply: str) -> dict:
         "contract": template.contract, "template_id": template.id, "tier": template.tier,
         "item_id": f"{task.DATA_SOURCE}/{item}",
     }  # fmt: skip
-    scored = score(task.DATA_SOURCE, reply, gold, labels)
+    scored = compute_score(task.DATA_SOURCE, reply, gold, labels)
     return {"input": "", "output": reply, "gts": gold, "step": 1, "uid": f"{template.id}-{item}_0_0", **scored}
 
 

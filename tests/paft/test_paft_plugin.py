@@ -65,7 +65,7 @@ def test_the_policy_is_told_each_groups_accuracy_and_parse_rate(plugin):
         )
     )
     assert change is None
-    assert built.policy.observed == [Group("train-1", "x/7", 0.5, 0.5), Group("train-0", "x/3", 0.0, 1.0)]
+    assert built.policy.observed == [Group("train-0", "x/3", 0.0, 1.0), Group("train-1", "x/7", 0.5, 0.5)]
     assert built.metrics()["paft/templates"] == 2
 
 
@@ -73,6 +73,20 @@ def test_a_scorer_that_returns_less_is_taken_at_its_reward(plugin):
     built = plugin(policy="cycle")
     built.reward_change(rollouts([(0, "train-1", "x/7", 0.25, {}), (0, "train-1", "x/7", 0.75, {"parsed": None})]))
     assert built.policy.observed == [Group("train-1", "x/7", 0.5, 1.0)]
+
+
+def test_weights_do_not_depend_on_the_order_in_which_groups_finish(plugin):
+    sessions = [(n, f"train-{n % 3}", f"x/{n % 2}", n / 8, {}) for n in range(8)]
+    there, back = plugin(), plugin()
+    there.reward_change(rollouts(sessions))
+    back.reward_change(rollouts(sessions[::-1]))
+    assert there.policy.state_dict() == back.policy.state_dict()
+
+
+def test_rewards_that_are_no_accuracy_do_not_stop_a_policy_that_does_not_read_them(plugin):
+    built = plugin(policy="cycle")
+    built.reward_change(rollouts([(0, "train-1", "x/7", 2.5, {"acc": None})]))
+    assert built.policy.observed == [Group("train-1", "x/7", 2.5, 1.0)]
 
 
 @pytest.mark.parametrize("accuracy", [-1.0, 2.0])

@@ -14,6 +14,7 @@
 
 """What is told about a run with a pool before it starts."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,7 @@ def test_a_run_that_can_work_has_none(found):
         (["paft.fields={question: problem}"], "rows have no extra_info.problem, only"),
         (["data.train_max_samples=5"], "data.train_max_samples: without data.seed each start takes other rows"),
         (["reward.sandbox_fusion.url=http://x"], "reward.sandbox_fusion.url: verl hands it to its own scorers alone"),
+        (["reward.reward_model.enable=true"], "reward.reward_model.enable=true: +paft scores by rule"),
         (["data.custom_cls.name=Other"], "data.custom_cls: another data set renders the prompts"),
         (["+data.val_max_samples=5"], "data.val_max_samples: the grid chooses its rows by key"),
     ],
@@ -111,8 +113,39 @@ def test_strata_need_tiers(found, write_pool):
 def test_a_row_without_the_question_is_numbered(found, tmp_path):
     rows = [{"extra_info": {"question": None if number == 70_001 else "x"}} for number in range(70_010)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "holes.parquet")
-    [problem] = found(f"data.train_files={tmp_path}/holes.parquet")
+    problem = found(f"data.train_files={tmp_path}/holes.parquet")[0]
     assert "data.train_files" in problem and "row 70001 has no extra_info.question; fill it in" in problem
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"extra_info": {"question": "why", "tier": "hard"}}, "would replace the rows' own extra_info.tier; rename it"),
+        ({"reward_model": None}, "rows have no reward_model.ground_truth; give the answer as text"),
+        ({"reward_model": {"ground_truth": ["1"]}}, "reward_model.ground_truth is list<.*; give the answer as text"),
+        ({"reward_model": {"ground_truth": None, "style": "rule"}}, "row 1 has no reward_model.ground_truth; fill it"),
+    ],
+)
+def test_rows_that_cannot_be_labelled_or_scored_are_named(found, tmp_path, change, message):
+    row = {"extra_info": {"question": "why"}, "reward_model": {"ground_truth": "2"}}
+    rows = [row if "row 1" in message else row | change, row | change]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "wrong.parquet")
+    [problem] = found(f"data.train_files={tmp_path}/wrong.parquet")
+    assert problem.startswith("data.train_files") and re.search(message, problem)
+    own = "reward.custom_reward_function.path=my.py"
+    assert bool(found(f"data.train_files={tmp_path}/wrong.parquet", own)) == ("tier" in message)
+
+
+def test_answers_of_a_pool_of_letters_are_letters(found, tmp_path):
+    rows = [
+        {"extra_info": {"question": "why", "options": ["a", "b"]}, "reward_model": {"ground_truth": answer}}
+        for answer in ("A", " b", "(B)")
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "wrong.parquet")
+    files = [f"data.train_files={tmp_path}/wrong.parquet", f"data.val_files={tmp_path}/wrong.parquet"]
+    problems = found("paft.pool=choice", *files)
+    assert len(problems) == 2 and all("ground_truth of row 2 is not the letter of an option" in p for p in problems)
+    assert not found("paft.pool=gsm8k", *files)
 
 
 def test_the_preflight_asks_it(verl_config, parquet, tmp_path):

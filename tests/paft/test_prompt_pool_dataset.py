@@ -27,7 +27,8 @@ from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler
 from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 
 from tests.paft.conftest import HELD_OUT, TRAIN, entry
-from verl_redit.paft.pool import PoolError, RenderError, render
+from verl_redit.paft.lengths import Longest
+from verl_redit.paft.pool import PoolError, RenderError, Template, render
 from verl_redit.paft.pool_file import load
 from verl_redit.paft.sampler import PairSampler
 
@@ -164,9 +165,8 @@ def test_the_raw_question_may_have_another_key(make, tmp_path):
 
 def test_a_row_without_the_raw_question_is_named(make, tmp_path):
     file = write(tmp_path / "a.parquet", [row(0, "1 + 1?") | {"extra_info": {"index": 7}}])
-    dataset, sampler = make(files=file)
     with pytest.raises(RenderError, match="row openai/gsm8k/7: no extra_info.question, only index"):
-        dataset[next(iter(sampler))]
+        make(files=file)
 
 
 def test_json_lines_are_read_too(make, tmp_path):
@@ -191,6 +191,43 @@ def test_rows_are_kept_only_if_they_fit_with_every_template(make, tmp_path, toke
     assert [r["extra_info"]["index"] for r in dataset.dataframe] == fitting
 
 
+def test_rows_that_verl_would_cut_are_refused_where_they_are_not_left_out(make, tmp_path):
+    file = write(tmp_path / "a.parquet", [row(n, " ".join(["coins"] * n)) for n in (1, 57, 58)])
+    with pytest.raises(PoolError, match="data.max_prompt_length=110: 2 rows .*, row openai/gsm8k/57 the first, .* cut"):
+        make("data.max_prompt_length=110", files=file)
+    make("data.max_prompt_length=110", "paft.validation=stock", files=file, is_train=False)
+
+
+def test_a_row_with_a_system_turn_of_its_own_is_measured_with_it():
+    class Qwen:
+        """Its chat template has a system turn of its own where there is none."""
+
+        def apply_chat_template(self, messages, **_):
+            words = sum(len(turn["content"].split()) for turn in messages)
+            return {"input_ids": [0] * (words if messages[0]["role"] == "system" else words + 50)}
+
+    entries = [entry("user", "a b c {{ question }}"), entry("system", "{{ question }}", system=" d" * 30)]
+    templates = [Template(**values, contract="hash4") for values in entries]
+    longest = Longest(templates, ["question"], Qwen(), {})
+    question = {"role": "user", "content": "why"}
+    assert longest.of_row([question], {"question": "why"}) == [{"role": "user", "content": "a b c why"}]
+    [system, user] = longest.of_row([{"role": "system", "content": "tools"}, question], {"question": "why"})
+    assert system["content"].endswith("d\n\ntools") and user == question
+
+
+def test_items_without_an_index_are_the_same_whichever_rows_the_filter_leaves(make, tmp_path):
+    def named(*rows):
+        dataset, _ = make("paft.grid.items=9", files=write(tmp_path / "a.parquet", list(rows)), is_train=False)
+        shown = [dataset[number]["extra_info"] for number in range(len(dataset))]
+        return {item["item_id"]: item["question"] for item in shown}
+
+    rows = [row(n, f"{n % 3} coins") for n in range(4)]
+    for number in range(4):
+        del rows[number]["extra_info"]["index"]
+    assert len(named(*rows)) == 4
+    assert named(*rows[1:]).items() <= named(*rows).items()
+
+
 def test_a_template_longer_than_the_limit_is_named(make, write_pool):
     pool = write_pool(entry("short", "{{ question }} ####"), entry("long", "{{ question }} ####" + " very" * 100))
     with pytest.raises(PoolError, match=r"data.max_prompt_length=60: these templates .*: long \(\d+ tokens\);"):
@@ -206,7 +243,17 @@ def test_multi_turn_rows_keep_their_later_turns(make, tmp_path):
     assert raw[1:] == turns[1:] and raw[0] != turns[0] and "1 + 1?" in raw[0]["content"]
 
 
-def test_images_stay_where_the_question_has_them(make, tmp_path):
+class Processor:
+    """Of verl's filter, as no processor for pictures is installed."""
+
+    def apply_chat_template(self, messages, **_):
+        return "".join(part.get("text", "") for turn in messages for part in turn["content"])
+
+    def tokenizer(self, text, **_):
+        return {"input_ids": text.split()}
+
+
+def test_images_stay_where_the_question_has_them(make, tmp_path, monkeypatch):
     pytest.importorskip("PIL")
     from io import BytesIO
 
@@ -215,7 +262,8 @@ def test_images_stay_where_the_question_has_them(make, tmp_path):
     picture = BytesIO()
     Image.new("RGB", (2, 2)).save(picture, "PNG")
     rows = [row(0, "<image>Find x") | {"images": [{"bytes": picture.getvalue(), "path": None}]}]
-    dataset, sampler = make(files=write(tmp_path / "a.parquet", rows), processor=object())
+    monkeypatch.setattr(RLHFDataset, "_process_multi_modal_info", lambda *_: (None, None, None))
+    dataset, sampler = make(files=write(tmp_path / "a.parquet", rows), processor=Processor())
     content = dataset[next(iter(sampler))]["raw_prompt"][0]["content"]
     assert [part["type"] for part in content].count("image") == 1
     assert any("Find x" in part.get("text", "") for part in content)

@@ -18,7 +18,7 @@ import pytest
 
 from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool_file import bundled, load
-from verl_redit.paft.scoring import score
+from verl_redit.paft.scoring import compute_score
 
 # a gold answer and a wrong one, in the form that the data set of each pool has
 ANSWERS = {
@@ -32,7 +32,7 @@ CASES = [(name, template) for name in bundled() for template in load(name).templ
 
 def scored(contract: str, reply: str, answer: str) -> dict:
     labels = {"template_id": "t", "tier": "frame", "item_id": "x/1"}
-    return score("openai/gsm8k", reply, answer, {"contract": contract, **labels})
+    return compute_score("openai/gsm8k", reply, answer, {"contract": contract, **labels})
 
 
 @pytest.mark.parametrize("name, template", CASES, ids=[f"{name}-{template.id}" for name, template in CASES])
@@ -51,7 +51,7 @@ def test_the_gold_answer_written_as_a_template_asks_scores_1_and_a_wrong_one_0(n
 
 @pytest.mark.parametrize("contract", sorted(CONTRACTS.keys() - {"own"}))
 def test_a_reply_that_cannot_be_read_is_told_from_a_wrong_one(contract):
-    got = scored(contract, "I think it is seventy-two", "72")
+    got = scored(contract, "I think it is seventy-two", "B" if contract == "letter" else "72")
     assert (got["score"], got["acc"], got["parsed"]) == (0.0, 0.0, 0.0)
 
 
@@ -73,6 +73,14 @@ def test_an_answer_without_the_form_around_it_is_read():
     assert (got["score"], got["acc"], got["parsed"]) == (0.9, 1.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    "contract, answer", [("hash4", None), ("hash4", ["72"]), ("letter", 2), ("letter", "(B)"), ("letter", "the sky")]
+)
+def test_an_answer_that_nothing_can_be_compared_with_is_named(contract, answer):
+    with pytest.raises(ValueError, match=r"ground_truth of row x/7 is .*; give"):
+        compute_score("openai/gsm8k", "#### 72", answer, {"contract": contract, "item_id": "x/7"})
+
+
 def test_labels_travel_with_the_score():
     assert {k: v for k, v in scored("hash4", "#### 1", "1").items() if isinstance(v, str)} == {
         "template_id": "t", "tier": "frame", "item_id": "x/1",
@@ -81,10 +89,10 @@ def test_labels_travel_with_the_score():
 
 @pytest.mark.parametrize("extra_info", [{}, {"contract": ""}, {"contract": "own"}])
 def test_rows_with_their_own_prompt_are_scored_by_data_source(extra_info):
-    got = score("openai/gsm8k", "#### 72", "72", extra_info)
+    got = compute_score("openai/gsm8k", "#### 72", "72", extra_info)
     assert (got["score"], got["acc"], got["parsed"], got["template_id"]) == (1.0, 1.0, None, "")
     with pytest.raises(NotImplementedError):
-        score("nobody/knows", "#### 72", "72", extra_info)
+        compute_score("nobody/knows", "#### 72", "72", extra_info)
 
 
 def test_an_unknown_contract_is_no_reward_of_0():

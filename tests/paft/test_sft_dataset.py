@@ -16,6 +16,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_module
 from verl.trainer import sft_trainer
@@ -68,6 +70,26 @@ def test_the_prompt_is_rendered_and_the_reply_is_trained_on(make, pool, tokenize
         [prompt] = render(train[template], {"question": problems[number].question})
         assert prompt["content"] in text_of(row, tokenizer, replies=False)
         assert text_of(row, tokenizer, replies=True).startswith(problems[number].solution())
+
+
+def test_a_turn_that_calls_a_tool_has_no_text(make, files):
+    rows = pq.read_table(files["train"]).to_pylist()
+    for row in rows:
+        question, reply = row["messages"]
+        row["messages"] = [question, {"role": "assistant", "content": None}, reply]
+    pq.write_table(pa.Table.from_pylist(rows), files["train"])
+    dataset = make("data.truncation=left")
+    assert len(dataset) == len(rows)
+
+
+def test_the_whole_conversation_is_measured(make, files):
+    rows = pq.read_table(files["train"]).to_pylist()
+    for row in rows:
+        row["messages"] += [{"role": "user", "content": "coins " * 100}, row["messages"][1]]
+    pq.write_table(pa.Table.from_pylist(rows), files["train"])
+    with pytest.raises(ValueError, match=r"row 0 has \d+ tokens with the longest template"):
+        make("data.max_length=150")
+    assert make("data.max_length=500")
 
 
 def test_ranks_share_the_draws(make):

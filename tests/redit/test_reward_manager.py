@@ -296,6 +296,18 @@ def test_a_reward_of_dapos_overlong_penalty_is_dithered():
     assert info["acc"] == 1.0
 
 
+@pytest.mark.parametrize("result", [None, {"reward_score": 1.0}, {"reward_extra_info": {}}])
+def test_what_a_manager_of_the_users_returns_is_checked(result, monkeypatch):
+    wrapped = manager()
+
+    async def run_single(data):
+        return result
+
+    monkeypatch.setattr(wrapped.inner, "run_single", run_single)
+    with pytest.raises(RewardError, match="stopped the run at .* returned None|'reward_score' and a dict"):
+        run(wrapped, sample(TRAIN))
+
+
 def test_keyword_arguments_reach_the_inner_manager():
     config = OmegaConf.create({"redit": {}, "reward": {}})
     reward_manager = ReditRewardManager(

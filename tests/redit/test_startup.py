@@ -33,9 +33,10 @@ def found(verl_config, tmp_path):
             pq.write_table(pa.Table.from_pylist(rows), path)
         else:
             path.write_text("\n".join(map(json.dumps, rows)))
-        return list(
-            problems(verl_config("+redit=gaussian", f"data.train_files={path}", f"data.val_files={path}", *overrides))
-        )
+        held_out = tmp_path / "test.parquet"
+        pq.write_table(pa.Table.from_pylist([row({"split": "test", "index": 0})]), held_out)
+        files = [f"data.train_files={path}", f"data.val_files={held_out}"]
+        return list(problems(verl_config("+redit=gaussian", *files, *overrides)))
 
     return look
 
@@ -87,6 +88,22 @@ def test_an_inner_manager_of_the_users_scorer_file_is_found(found, tmp_path):
 
 def test_unlabelled_rows_can_be_declared(found):
     assert found([row({"index": 1})], "redit.unlabelled_rows=train") == []
+
+
+def test_training_rows_that_would_not_be_dithered_are_refused(found):
+    (problem,) = found([row({"split": "train_sft", "index": 1})])
+    assert "another than 'train' (row 0: 'train_sft'), so none would be dithered" in problem
+    assert found([row({"split": "train_sft"}), row(LABELLED)]) == []
+
+
+def test_validation_rows_that_would_be_dithered_are_refused(found, tmp_path):
+    held_out = tmp_path / "aime.parquet"
+    pq.write_table(pa.Table.from_pylist([row({"split": "test"}), row({"split": "train"})]), held_out)
+    (problem,) = found([row(LABELLED)], f"data.val_files={held_out}")
+    assert problem.startswith("data.val_files") and "row 1: extra_info.split is 'train'" in problem
+    pq.write_table(pa.Table.from_pylist([row({"index": 1})]), held_out)
+    (problem,) = found([row(LABELLED)], f"data.val_files={held_out}", "redit.unlabelled_rows=train")
+    assert "validation would be dithered" in problem
 
 
 def test_other_formats_are_left_to_the_run(found):

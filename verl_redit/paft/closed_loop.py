@@ -17,7 +17,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from statistics import fmean
 from typing import Any
 
@@ -58,7 +58,12 @@ class PaftPlugin(Plugin):
         for session, group in enumerate(rollouts.group):
             scored = columns["extra_fields"][session].get("reward_extra_info", {})
             sessions[group].append((columns["extra_info"][session], scored, rollouts.rewards[session]))
-        self.policy.observe([_group(group) for group in sessions.values()])
+        # the order in which groups finish is chance
+        groups = sorted((_group(group) for group in sessions.values()), key=astuple)
+        if self.settings.policy == "adaptive":
+            for group in groups:
+                _refuse_beyond_one(group)
+        self.policy.observe(groups)
         return None
 
     def metrics(self):
@@ -79,12 +84,10 @@ class PaftPlugin(Plugin):
             self.policy.load_state_dict(state["learned"])
 
     def _settings(self) -> dict[str, Any]:
-        adaptive = json.loads(json.dumps(asdict(self.settings.adaptive)))
-        return {
-            "paft.pool content": self.content_hash,
-            "paft.policy": self.settings.policy,
-            "paft.adaptive": adaptive,
-        }
+        settings = {"paft.pool content": self.content_hash, "paft.policy": self.settings.policy}
+        if self.settings.policy == "adaptive":
+            settings["paft.adaptive"] = json.loads(json.dumps(asdict(self.settings.adaptive)))
+        return settings
 
 
 def _group(sessions: list[tuple[Mapping[str, Any], Mapping[str, Any], float]]) -> Group:
@@ -93,10 +96,14 @@ def _group(sessions: list[tuple[Mapping[str, Any], Mapping[str, Any], float]]) -
     A scorer that returns no ``acc`` is taken at its reward, one that returns no ``parsed`` reads every reply.
     """
     row = sessions[0][0]
-    accuracy = fmean(float(scored.get("acc", reward)) for _, scored, reward in sessions)
-    if not 0 <= accuracy <= 1:
-        raise ValueError(
-            f"paft: row {row['item_id']} has accuracy {accuracy}; let the scorer return `acc` from 0 to 1 as well"
-        )
+    accuracy = fmean(float(reward if scored.get("acc") is None else scored["acc"]) for _, scored, reward in sessions)
     parsed = fmean(1.0 if scored.get("parsed") is None else float(scored["parsed"]) for _, scored, _ in sessions)
     return Group(row["template_id"], row["item_id"], accuracy, parsed)
+
+
+def _refuse_beyond_one(group: Group) -> None:
+    if not 0 <= group.accuracy <= 1:
+        raise ValueError(
+            f"paft.policy=adaptive: row {group.item} has accuracy {group.accuracy}; let the scorer return `acc` from 0 "
+            "to 1 as well"
+        )

@@ -16,6 +16,7 @@
 
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from verl_redit.paft.pool import PoolError
 from verl_redit.paft.pool_rows import PoolRows
 from verl_redit.paft.rows import item_of
 
@@ -43,17 +44,31 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
         return self.sampler(rows, data_config.get("shuffle", True))
 
     def maybe_filter_out_long_prompts(self, dataframe=None):
-        """verl's filter, on each row with the template that makes it longest."""
-        if not (self.filter_overlong_prompts and self.renders):
+        """verl's filter, on each row with the template that makes it longest.
+
+        Raises:
+            PoolError: the filter is off, and there are rows that it would have left out; verl would cut them.
+        """
+        if not self.renders:
             return super().maybe_filter_out_long_prompts(dataframe)
 
         def with_longest(row):
-            template = self.longest.of_row(self.values(row))
-            return {self.prompt_key: self.rendered(row, row[self.prompt_key], template)}
+            return {self.prompt_key: self.rendered(row, row[self.prompt_key])}
 
         numbers = range(len(dataframe))
         numbered = dataframe.map(with_longest, num_proc=self.num_workers).add_column(_NUMBER, numbers)
-        return dataframe.select(super().maybe_filter_out_long_prompts(numbered)[_NUMBER])
+        filters, self.filter_overlong_prompts = self.filter_overlong_prompts, True
+        kept = super().maybe_filter_out_long_prompts(numbered)[_NUMBER]
+        self.filter_overlong_prompts = filters
+        if not filters and len(kept) < len(dataframe):
+            first = min(set(numbers).difference(kept))
+            raise PoolError(
+                f"data.max_prompt_length={self.max_prompt_length}: {len(dataframe) - len(kept)} rows are longer with "
+                f"the longest template (or cannot be measured: see above), row {item_of(dataframe[first], first)} the "
+                "first, and verl would cut their beginning off; raise it, or leave such rows out by "
+                "data.filter_overlong_prompts=true"
+            )
+        return dataframe.select(kept)
 
     def __len__(self):
         return len(self.dataframe) if self.is_train else len(self.items) * len(self.templates)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How long prompts get: no template may be cut off, whichever a row is drawn with."""
+"""How long prompts get: none may be cut off, whichever template a row is drawn with."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from verl_redit.paft.checks import looped_fields
-from verl_redit.paft.pool import PoolError, Template, render
+from verl_redit.paft.messages import rendered
+from verl_redit.paft.pool import PoolError, Template
 
 # Tokens by which a question's tokenisation can differ between templates: merges across the places where they meet
 MARGIN = 8
@@ -30,7 +31,8 @@ class Longest:
     """Finds the template that makes the longest prompt of a row, without rendering every one.
 
     Templates that are more than `MARGIN` tokens shorter than the longest on a probe are not tried. A probe has one
-    letter in each field, and as many options as the row.
+    letter in each field, as many options as the row, and a system turn if the row has one: chat templates add one of
+    their own where there is none.
 
     Args:
         templates: at least one.
@@ -49,23 +51,29 @@ class Longest:
         self.tokenizer = tokenizer
         self.chat = chat
         self.probe = dict.fromkeys(fields, "x")
-        self.candidates: dict[tuple[int, ...], list[Template]] = {}
+        self.candidates: dict[tuple[bool, tuple[int, ...]], list[Template]] = {}
         self.options = sorted(looped_fields(templates))
 
-    def of_row(self, values: Mapping[str, Any]) -> Template:
-        """The template with the most tokens for these values."""
-        counts = tuple(len(values[field]) for field in self.options)
-        if counts not in self.candidates:
-            sizes = self._sizes(counts)
-            longest = max(sizes.values())
-            self.candidates[counts] = [template for template, size in sizes.items() if size > longest - MARGIN]
-        if len(self.candidates[counts]) == 1:
-            return self.candidates[counts][0]
-        return max(self.candidates[counts], key=lambda template: self.tokens(template, values))
+    def of_row(self, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[dict]:
+        """The row's messages with the template that makes the most tokens of them.
 
-    def _sizes(self, counts: tuple[int, ...]) -> dict[Template, int]:
+        Raises:
+            RenderError: the row does not fit.
+        """
+        has_system = any(turn["role"] == "system" for turn in messages)
+        counts = tuple(len(values[field]) for field in self.options)
+        if (has_system, counts) not in self.candidates:
+            sizes = self._sizes(has_system, counts)
+            longest = max(sizes.values())
+            fitting = [template for template, size in sizes.items() if size > longest - MARGIN]
+            self.candidates[has_system, counts] = fitting
+        prompts = [rendered(messages, template, values) for template in self.candidates[has_system, counts]]
+        return prompts[0] if len(prompts) == 1 else max(prompts, key=self._tokens)
+
+    def _sizes(self, has_system: bool, counts: tuple[int, ...]) -> dict[Template, int]:
         probe = self.probe | {field: ["x"] * count for field, count in zip(self.options, counts, strict=True)}
-        return {template: self.tokens(template, probe) for template in self.templates}
+        turns = [{"role": "system", "content": "x"}] * has_system + [{"role": "user", "content": "x"}]
+        return {template: self._tokens(rendered(turns, template, probe)) for template in self.templates}
 
     def refuse_beyond(self, limit: int, setting: str) -> None:
         """Raise PoolError if a template leaves no room for a question.
@@ -74,7 +82,7 @@ class Longest:
             limit: in tokens.
             setting: its name.
         """
-        sizes = self._sizes((2,) * len(self.options))
+        sizes = self._sizes(False, (2,) * len(self.options))
         if too_long := {template.id: size for template, size in sizes.items() if size >= limit}:
             listed = ", ".join(f"{id} ({size} tokens)" for id, size in too_long.items())
             raise PoolError(
@@ -82,9 +90,10 @@ class Longest:
                 "limit, or take them out of the pool"
             )
 
-    def tokens(self, template: Template, values: Mapping[str, Any]) -> int:
-        """Tokens of the prompt as the rollout sees it, chat template and all."""
+    def _tokens(self, turns: list[dict]) -> int:
+        """Tokens with the chat template up to the first user turn; what follows is the same for all templates."""
+        first = next(number for number, turn in enumerate(turns) if turn["role"] == "user")
         prompt: Any = self.tokenizer.apply_chat_template(
-            render(template, values), add_generation_prompt=True, tokenize=True, return_dict=True, **self.chat
+            turns[: first + 1], add_generation_prompt=True, tokenize=True, return_dict=True, **self.chat
         )
         return len(prompt["input_ids"])

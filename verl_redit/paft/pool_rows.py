@@ -14,7 +14,6 @@
 
 """What both of verl's data sets need to render their rows from a pool."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -27,7 +26,7 @@ from verl_redit.paft.grid import grid_items, grid_templates
 from verl_redit.paft.lengths import Longest
 from verl_redit.paft.messages import rendered
 from verl_redit.paft.pool import RenderError, Template
-from verl_redit.paft.rows import digest_of, item_of, values_of
+from verl_redit.paft.rows import digest_of, item_of, names_of, values_of
 from verl_redit.paft.sampler import PairSampler, pair_sampler
 from verl_redit.settings import parse
 
@@ -69,11 +68,8 @@ class PoolRows:
 
     def choose_items(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Choose the rows of validation, after verl has read them."""
-        plain = [item_of(row, number) for number, row in enumerate(rows)]
-        times = Counter(plain)
-        # rows of several files may have the same index
-        self.names = [name if times[name] == 1 else f"{name}#{number}" for number, name in enumerate(plain)]
-        self.items = grid_items(self.names, self.settings.grid) if self.renders else list(range(len(plain)))
+        self.names = names_of(rows)
+        self.items = grid_items(self.names, self.settings.grid) if self.renders else list(range(len(rows)))
 
     def sampler(
         self, rows: Sequence[Mapping[str, Any]], shuffle: bool, replicas: int = 1, rank: int = 0
@@ -94,17 +90,16 @@ class PoolRows:
         row, number = index
         return row, self.templates[number]
 
-    def values(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of the pool's fields in a row."""
-        return values_of(row, self.pool.fields, self.settings.fields or {})
-
-    def rendered(self, row: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], template: Template) -> list[dict]:
-        """The row's messages with the template's turns.
+    def rendered(
+        self, row: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], template: Template | None = None
+    ) -> list[dict]:
+        """The row's messages with the template's turns, or with those of the one that makes the most tokens.
 
         Raises:
             RenderError: the row does not fit; the message names it.
         """
         try:
-            return rendered(messages, template, self.values(row))
+            values = values_of(row, self.pool.fields, self.settings.fields or {})
+            return rendered(messages, template, values) if template else self.longest.of_row(messages, values)
         except RenderError as error:
             raise RenderError(f"row {item_of(row, 'without an index')}: {error}") from error

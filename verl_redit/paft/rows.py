@@ -16,11 +16,13 @@
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from verl_redit.paft.pool import RenderError
 
+LABELS = ("template_id", "tier", "contract", "item_id")  # what a row's extra_info gets of its template
 SAMPLED = 64  # rows that a digest looks at
 
 
@@ -48,7 +50,11 @@ def values_of(row: Mapping[str, Any], fields: Iterable[str], keys: Mapping[str, 
 def digest_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """64 bits of the extra_info of 64 rows, evenly spread: other files, or another choice of rows, give another."""
     chosen = [rows[number * len(rows) // SAMPLED].get("extra_info") for number in range(SAMPLED)] if rows else []
-    text = json.dumps(chosen, sort_keys=True, default=str)
+    return _digest(chosen)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -56,3 +62,22 @@ def item_of(row: Mapping[str, Any], number: int | str) -> str:
     """A row's name: data source and ``extra_info.index``, or its number in the data set if it has none."""
     index = (row.get("extra_info") or {}).get("index")
     return f"{row.get('data_source', '')}/{number if index is None else index}"
+
+
+def names_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A name for each row that is its own, and the same whichever other rows are there.
+
+    Rows without an index, or with one that others have too (in another file, say), are told apart by their
+    ``extra_info``; rows that are the same in that by their order.
+    """
+    digests = [_digest(row.get("extra_info")) for row in rows]
+    plain = [item_of(row, digest) for row, digest in zip(rows, digests, strict=True)]
+    contents = defaultdict(set)
+    for name, digest in zip(plain, digests, strict=True):
+        contents[name].add(digest)
+    names, times = [], Counter[str]()
+    for name, digest in zip(plain, digests, strict=True):
+        own = name if len(contents[name]) == 1 else f"{name}#{digest}"
+        times[own] += 1
+        names.append(own if times[own] == 1 else f"{own}.{times[own]}")
+    return names

@@ -18,6 +18,7 @@ verl chooses by ``data_source`` alone, so a reply that obeys another contract th
 """
 
 import re
+from numbers import Number
 from typing import Any
 
 from verl.utils.reward_score import default_compute_score, gsm8k, math_dapo, math_reward
@@ -25,7 +26,9 @@ from verl.utils.reward_score import default_compute_score, gsm8k, math_dapo, mat
 from verl_redit.settings import nearest
 
 
-def score(data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any], **kwargs: Any) -> dict:
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any], **kwargs: Any
+) -> dict:
     """Score one reply (``reward.custom_reward_function``).
 
     Args:
@@ -41,7 +44,7 @@ def score(data_source: str, solution_str: str, ground_truth: Any, extra_info: di
         contract's form could be read at all; None where the scorer does not tell), and the row's labels.
 
     Raises:
-        ValueError: the contract is unknown.
+        ValueError: the contract is unknown, or the answer is none that it can compare with.
     """
     contract = extra_info.get("contract") or "own"
     labels = {name: extra_info.get(name, "") for name in ("template_id", "tier", "item_id")}
@@ -53,6 +56,10 @@ def score(data_source: str, solution_str: str, ground_truth: Any, extra_info: di
         raise ValueError(
             f"contract {contract!r} of template {labels['template_id']}: {nearest(contract, list(_SCORERS))}"
         )
+    is_letter = isinstance(ground_truth, str) and re.fullmatch(r"\s*[A-Za-z]\s*", ground_truth)
+    if not isinstance(ground_truth, str | Number) or (contract == "letter" and not is_letter):
+        need = "the letter of an option" if contract == "letter" else "text or a number"
+        raise ValueError(f"reward_model.ground_truth of row {labels['item_id']} is {ground_truth!r}; give {need}")
     reward, right, parsed = _SCORERS[contract](solution_str, str(ground_truth))
     return {"score": float(reward), "acc": float(right), "parsed": float(parsed), **labels}
 

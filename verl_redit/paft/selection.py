@@ -67,7 +67,7 @@ class Group:
     Args:
         template: id of its template.
         item: id of its row.
-        accuracy: mean accuracy of its rollouts, from 0 to 1, before any dithering.
+        accuracy: mean accuracy of its rollouts, or reward if the scorer tells no accuracy, before any dithering.
         parsed: share of them whose answer could be read.
     """
 

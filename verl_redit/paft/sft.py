@@ -14,6 +14,8 @@
 
 """verl's data set for supervised fine-tuning, with prompts rendered from a pool (``data.custom_cls``)."""
 
+from typing import Any
+
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset, convert_nested_value_to_list_recursive
 
 from verl_redit.backports import dataset_sampler
@@ -73,21 +75,29 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         """Raise ValueError for a reply that is not written as the templates ask, or too long beside the longest."""
         contracts = {template.contract for template in self.templates if template is not None}
         for number, messages in enumerate(self.messages if self.renders else []):
-            replies = "\n".join(turn["content"] for turn in messages if turn["role"] == "assistant")
+            said = [turn["content"] for turn in messages if turn["role"] == "assistant"]
+            replies = "\n".join(text for text in said if isinstance(text, str))  # calls of tools have none
             if self.is_train and not any(is_stated(replies, contract) for contract in contracts):
                 rules = " or ".join(sorted(CONTRACTS[contract].rule for contract in contracts))
                 raise ValueError(
                     f"data.train_files: the reply of row {number} does not {rules}, as the "
                     f"templates of pool {self.pool.name} ask; use a pool with the replies' own contract"
                 )
-            values = self.values(self.rows[number])
-            prompt = self.longest.tokens(self.longest.of_row(values), values)
-            size = prompt + len(self.tokenizer(replies, add_special_tokens=False)["input_ids"])
-            if size > self.max_length and self.truncation == "error":
+            if self.truncation != "error":
+                continue
+            longest = self.rendered(self.rows[number], messages)
+            size = self._tokens(longest, self.tools[number] if self.tools else None)
+            if size > self.max_length:
                 raise ValueError(
                     f"data.max_length={self.max_length}: row {number} has {size} tokens with the longest template; "
                     "raise it, drop the row, or set data.truncation"
                 )
+
+    def _tokens(self, messages, tools) -> int:
+        encoded: Any = self.tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=True, return_dict=True, **self.apply_chat_template_kwargs
+        )
+        return len(encoded["input_ids"])
 
     def __len__(self):
         return len(self.dataframe) if self.is_train else len(self.items) * len(self.templates)

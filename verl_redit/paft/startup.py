@@ -14,7 +14,7 @@
 
 """What can be told about a run with a prompt pool before it starts: its settings, its pool and its rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from verl_redit.paft.checks import load_checked
 from verl_redit.paft.config import PaftConfig
 from verl_redit.paft.grid import grid_templates
 from verl_redit.paft.pool import Pool
+from verl_redit.paft.rows import LABELS
 from verl_redit.settings import listed, nearest, parse
 
 
@@ -55,8 +56,13 @@ def problems(config: DictConfig) -> Iterator[str]:
             "algorithm.filter_groups.enable=true: groups of equal rewards never reach the trainer, so a template that "
             "always fails would not be seen to; set it to false, or use another policy than paft.policy=adaptive"
         )
-    scorer = config.reward.custom_reward_function.path
-    if scorer == "pkg://verl_redit.paft.scoring" and OmegaConf.select(config, "reward.sandbox_fusion.url"):
+    scores = config.reward.custom_reward_function.path == "pkg://verl_redit.paft.scoring"
+    if scores and config.reward.reward_model.enable:
+        yield (
+            "reward.reward_model.enable=true: +paft scores by rule, so the reward model would not be asked; set it to "
+            "false, or ask it from a reward.custom_reward_function of your own"
+        )
+    if scores and OmegaConf.select(config, "reward.sandbox_fusion.url"):
         yield (
             "reward.sandbox_fusion.url: verl hands it to its own scorers alone, so code would run outside the sandbox; "
             "score through a reward.custom_reward_function of your own, or drop it"
@@ -67,9 +73,12 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield "data.custom_cls: another data set renders the prompts, so paft would do nothing; drop it, or drop +paft"
     if settings.validation == "grid" and (config.data.get("val_max_samples") or -1) > 0:
         yield "data.val_max_samples: the grid chooses its rows by key; set paft.grid.items, and drop this"
-    yield from row_problems("data.train_files", listed(config.data.train_files), pool, settings)
-    if settings.validation == "grid":
-        yield from row_problems("data.val_files", listed(config.data.val_files), pool, settings)
+    for setting in ["data.train_files", *(["data.val_files"] if settings.validation == "grid" else [])]:
+        files = listed(OmegaConf.select(config, setting))
+        yield from row_problems(setting, files, pool, settings)
+        yield from label_problems(setting, files)
+        if scores:
+            yield from answer_problems(setting, files, pool)
 
 
 def resume_problems(config: DictConfig, checkpoint: Path) -> Iterator[str]:
@@ -123,27 +132,68 @@ def pool_problems(settings: PaftConfig, pool: Pool) -> Iterator[str]:
 
 def row_problems(setting: str, files: list[str], pool: Pool, settings: PaftConfig) -> Iterator[str]:
     """Rows of parquet files that lack a field; other files are checked row by row as they are rendered."""
+    for where, file in _parquet(setting, files):
+        for field in pool.fields:
+            yield from _without(where, file, field, (settings.fields or {}).get(field, field))
+
+
+def label_problems(setting: str, files: list[str]) -> Iterator[str]:
+    """Parquet files whose rows have keys that `PromptPoolDataset` writes its labels to."""
+    for where, file in _parquet(setting, files):
+        if taken := [name for name in _fields(file, "extra_info") if name in LABELS]:
+            yield f"{where}: the pool's labels would replace the rows' own extra_info.{taken[0]}; rename it"
+
+
+def answer_problems(setting: str, files: list[str], pool: Pool) -> Iterator[str]:
+    """Rows of parquet files without an answer that verl's scorers can compare with."""
+    contracts = {template.contract for template in pool.templates} - {"own"}
+    for where, file in _parquet(setting, files) if contracts else ():
+        kind = _fields(file, "reward_model").get("ground_truth")
+        told = f"{where}: rows have no reward_model.ground_truth" if kind is None else ""
+        if kind is not None and pa.types.is_nested(kind):
+            told = f"{where}: reward_model.ground_truth is {kind}"
+        if told:
+            yield f"{told}; give the answer as text or a number"
+        elif (row := _first(file, "reward_model", "ground_truth", pc.is_null)) >= 0:
+            yield f"{where}: row {row} has no reward_model.ground_truth; fill it in, or drop the row"
+        elif "letter" in contracts and (row := _first(file, "reward_model", "ground_truth", _is_no_letter)) >= 0:
+            yield f"{where}: the reward_model.ground_truth of row {row} is not the letter of an option; give that"
+
+
+def _is_no_letter(answers: pa.Array) -> pa.Array:
+    return pc.invert(pc.match_substring_regex(pc.cast(answers, pa.string()), r"^\s*[A-Za-z]\s*$"))
+
+
+def _parquet(setting: str, files: list[str]) -> Iterator[tuple[str, Path]]:
+    """What to call each parquet file that is there, and its path."""
     paths = [Path(file).expanduser() for file in files]
-    for file in paths:
-        if file.suffix == ".parquet" and file.is_file():
-            for field in pool.fields:
-                yield from _without(f"{setting}: {file}", file, field, (settings.fields or {}).get(field, field))
+    return ((f"{setting}: {file}", file) for file in paths if file.suffix == ".parquet" and file.is_file())
+
+
+def _fields(file: Path, column: str) -> dict[str, pa.DataType]:
+    """Field -> type of a struct column; empty if there is no such column."""
+    schema = pq.read_schema(file)
+    struct = schema.field(column).type if column in schema.names else pa.struct([])
+    return {field.name: field.type for field in struct} if pa.types.is_struct(struct) else {}
+
+
+def _first(file: Path, column: str, field: str, test: Callable[[pa.Array], pa.Array]) -> int:
+    """Number of the first row with a field of a struct column for which the test is true; -1 if there is none."""
+    before = 0
+    for batch in pq.ParquetFile(file).iter_batches(columns=[f"{column}.{field}"]):
+        row = pc.index(test(pc.struct_field(batch.column(0), field)), True).as_py()
+        if row >= 0:
+            return before + row
+        before += len(batch)
+    return -1
 
 
 def _without(where: str, file: Path, field: str, key: str) -> Iterator[str]:
-    schema = pq.read_schema(file)
-    struct = schema.field("extra_info").type if "extra_info" in schema.names else pa.struct([])
-    if struct.get_field_index(key) < 0:
-        present = ", ".join(struct.field(number).name for number in range(struct.num_fields)) or "nothing"
+    present = _fields(file, "extra_info")
+    if key not in present:
         yield (
-            f"{where}: rows have no extra_info.{key}, only {present}; keep the raw {field} there when preparing the "
-            f"data, or say where it is: paft.fields.{field}=<key>"
+            f"{where}: rows have no extra_info.{key}, only {', '.join(present) or 'nothing'}; keep the raw {field} "
+            f"there when preparing the data, or say where it is: paft.fields.{field}=<key>"
         )
-        return
-    first = 0
-    for batch in pq.ParquetFile(file).iter_batches(columns=[f"extra_info.{key}"]):
-        row = pc.index(pc.is_null(pc.struct_field(batch.column(0), key)), True).as_py()
-        if row >= 0:
-            yield f"{where}: row {first + row} has no extra_info.{key}; fill it in, or drop the row"
-            return
-        first += len(batch)
+    elif (row := _first(file, "extra_info", key, pc.is_null)) >= 0:
+        yield f"{where}: row {row} has no extra_info.{key}; fill it in, or drop the row"

@@ -68,7 +68,7 @@ class ReditRewardManager(RewardManagerBase):
             # before scoring, as verl's managers write into extra_info
             key = self._key(columns, data.meta_info) if self.dithers else None
             result = await self._score(data)
-            reward = _finite(result["reward_score"])
+            reward = _finite(result.get("reward_score"))
             if key:
                 self._check_components(result["reward_extra_info"])
         except (RewardError, RowError) as error:
@@ -83,11 +83,17 @@ class ReditRewardManager(RewardManagerBase):
 
     async def _score(self, data: DataProto) -> dict:
         try:
-            return await self.inner.run_single(data)
+            result = await self.inner.run_single(data)
         except Exception as error:
             lacks_score = isinstance(error, KeyError) and error.args == ("score",)
             hint = " (a dict that it returns must have 'score')" if lacks_score else ""
             raise RewardError(f"the scorer raised {type(error).__name__}: {error}{hint}") from error
+        if not (isinstance(result, dict) and isinstance(result.get("reward_extra_info"), dict)):
+            raise RewardError(
+                f"reward manager {self.settings.inner!r} returned {result!r}; let it return a dict with "
+                "'reward_score' and a dict 'reward_extra_info'"
+            )
+        return result
 
     def _check_components(self, extra_info: dict[str, Any]) -> None:
         for name in self.settings.components or ():

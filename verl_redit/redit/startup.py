@@ -48,10 +48,12 @@ def problems(config: DictConfig) -> Iterator[str]:
     closed_loop = is_closed_loop(config)
     yield from (_closed_loop if closed_loop else _open_loop)(config, settings)
     if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
-        if settings.unlabelled_rows is None and not closed_loop:
+        if not closed_loop:
             for setting in ("data.train_files", "data.val_files"):
-                for file in listed(OmegaConf.select(config, setting)):
-                    yield from _unlabelled(setting, Path(file).expanduser())
+                files = [Path(file).expanduser() for file in listed(OmegaConf.select(config, setting))]
+                # other formats are checked row by row as they are scored; a missing file is told elsewhere
+                for file in filter(_is_readable, files):
+                    yield from _label_problems(setting, file, settings.unlabelled_rows)
         _report_duplicates([Path(file).expanduser() for file in listed(config.data.train_files)])
 
 
@@ -132,13 +134,22 @@ def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
         )
 
 
-def _unlabelled(setting: str, file: Path) -> Iterator[str]:
-    if not _is_readable(file):
-        return  # other formats are checked row by row as they are scored; a missing file is told elsewhere
-    if "extra_info" not in pq.read_schema(file).names:
+def _label_problems(setting: str, file: Path, unlabelled_rows: str | None) -> Iterator[str]:
+    if unlabelled_rows is None and "extra_info" not in pq.read_schema(file).names:
         yield f"{setting}: {file} has no column extra_info; write {{'split': 'train', 'index': <row>}} into each row"
         return
-    unlabelled = [row for row, split in enumerate(_column(file, "extra_info.split")) if not split]
+    splits = [split or unlabelled_rows for split in _column(file, "extra_info.split")]
+    unlabelled = [row for row, split in enumerate(splits) if not split]
+    if setting == "data.train_files" and splits and not {"train", None} & set(splits):
+        yield (
+            f"{setting}: {file}: every row's extra_info.split is another than 'train' (row 0: {splits[0]!r}), so none "
+            "would be dithered; set it to 'train'"
+        )
+    if setting == "data.val_files" and "train" in splits:
+        yield (
+            f"{setting}: {file} row {splits.index('train')}: extra_info.split is 'train', so validation would be "
+            "dithered; set it to another name"
+        )
     if unlabelled:
         yield (
             f"{setting}: {file} row {unlabelled[0]}: extra_info has no split, nor have {len(unlabelled) - 1} other "
