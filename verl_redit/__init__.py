@@ -12,6 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Plugins for verl: reward dithering (ReDit), with prompt pools (PAFT) and layer selection (Flexora) to follow."""
+"""Plugins for verl: reward dithering (ReDit), prompt pools (PAFT) and layer selection (Flexora)."""
 
 __version__ = "0.1.0"

@@ -30,7 +30,7 @@ from packaging.specifiers import SpecifierSet
 
 ENTRY_POINT = "verl_redit"
 SMALLEST_SHARED_MEMORY_MB = 512
-GROUPS = ["redit=gaussian", "redit=uniform", "paft=cycle", "host=cpu"]
+GROUPS = ["redit=gaussian", "redit=uniform", "paft=cycle", "flexora=search", "recipe=grpo_lora", "host=cpu"]
 
 # What this release supports; repeated from verl_redit.plugin, which must be imported by verl and not from here
 SUPPORTED = {
@@ -76,6 +76,12 @@ def version_checks(where: str) -> Iterator[Check]:
         where, "vllm build", ok, f"{build} {version}" if build else "not installed",
         "install requirements-cpu.lock, or on a GPU machine the extra verl-redit[gpu]",
     )  # fmt: skip
+    if build == "vllm":
+        yield Check(
+            where, "flash attention", (flash := _version("flash-attn")) is not None, flash or "not installed",
+            "verl's default; pip install 'verl[fsdp]' builds it, or set model.use_remove_padding=false and "
+            "+model.override_config.attn_implementation=sdpa (both after actor_rollout_ref. in main_ppo)",
+        )  # fmt: skip
 
 
 def _version(distribution: str) -> str | None:

@@ -90,6 +90,8 @@ def _problems(config: DictConfig, uses_redit: bool) -> Iterator[str]:
         yield from limits.problems(config)
     elif "host" in config:
         yield "host: +host=cpu also needs VERL_PLATFORM=cpu in the environment; set it, or drop +host=cpu"
+    if "host" in config and config.host.platform != "cpu":
+        yield f"host.platform={config.host.platform}: there is cpu alone; drop it"
     if uses_redit or ("redit" in config and is_closed_loop(config)):
         from verl_redit.redit import startup as redit_startup
 

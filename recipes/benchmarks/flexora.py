@@ -78,9 +78,11 @@ def searching(model: Path, settings: dict, rank: int = RANK):
     return build(model, node, lora_rank=rank)
 
 
-def without(model: Path, layers: Iterable[int], stop_backward: bool = False):
-    """An engine with no LoRA on these layers."""
-    node = {"method": "all", "output": tempfile.mkdtemp(dir=model.parent), "stop_backward": stop_backward}
+def without(model: Path, layers: range, stop_backward: bool = False):
+    """An engine that trains a selection without these layers, the lowest."""
+    output = tempfile.mkdtemp(dir=model.parent)
+    build(model, {"method": "last", "k": LAYERS - len(layers), "output": output}, lora_rank=RANK)
+    node = {"mode": "selected", "selection": f"{output}/selection.json", "stop_backward": stop_backward}
     return build(model, node, lora_rank=RANK, exclude_modules=regex_of(layers))
 
 

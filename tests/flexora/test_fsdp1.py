@@ -82,7 +82,7 @@ def changed(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
 
     gates.act({unit: 0.25 * (1 + at) for at, unit in enumerate(factors.units)})
     found = {"gated": loss()}
-    gates.fold(factors)
+    gates.fold(factors, torch.optim.AdamW(factors.parameters))
     found["folded"] = loss()
     inputs = {name: part.in_features for name, part in lora_modules(module).items()}
     begin_anew(factors, inputs, seed=0, shard=torch.distributed.get_rank() if torch.distributed.is_initialized() else 0)

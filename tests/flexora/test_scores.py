@@ -150,6 +150,32 @@ def test_neither_one_outlier_nor_noise_seen_twice_makes_a_choice():
     assert outlier <= 4 and repeated <= 4  # 1 of each expected
 
 
+@pytest.mark.parametrize("name", ["align", "grad_norm"])
+def test_noise_of_batches_that_are_trained_on_again_is_no_evidence(name):
+    """As with several PPO epochs: a batch's mini-batches come four times, with half of their noise."""
+    method, passed, without = METHODS[name], 0, 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        own, again = random.normal(size=(2, 24, 4, UNITS))
+        steps = (own[:, :1] + again).reshape(-1, UNITS)
+        batches = [f"{batch}" for batch in range(24) for _ in range(4)]
+        history = {method.measures[0]: steps}
+        passed += gather(history, method.score, best(6), 0, method.signed, batches).beats_chance
+        without += gather(history, method.score, best(6), 0, method.signed).beats_chance
+    assert passed <= 6 < without + 7 * (name == "grad_norm")  # 2 expected
+
+
+def test_parts_of_a_history_with_gates_that_act_are_scored_by_the_gates_that_acted():
+    random = np.random.default_rng(0)
+    gradients = random.normal(size=(60, UNITS)) + np.arange(UNITS)
+    method = APPLIED["unrolled"]
+    read = method.read({"gate_gradient": gradients})
+    np.testing.assert_allclose(method.score(read), alphas(gradients, applied=True)[-1])
+    second = {"gate_gradient": read["gate_gradient"][30:]}
+    gates = softmax_gates(alphas(gradients, applied=True)[29])
+    assert second["gate_gradient"][0] == pytest.approx(alpha_gradient(gates, gradients[30]))
+
+
 def test_paper_mode_on_noise_keeps_half_and_is_told_so():
     history = {"gate_gradient": np.random.default_rng(1).normal(size=(80, UNITS))}
     evidence = gather(history, METHODS["first_order"].score, chooser("positive", None, 0.5, 0.0, SIZES), 0)

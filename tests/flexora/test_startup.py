@@ -41,9 +41,9 @@ def selection(tmp_path):
     def written(signal: float = 1.0):
         record = Record({}, UNITS, [16] * 4, MODEL)
         random = np.random.default_rng(0)
-        for _ in range(40):
+        for step in range(40):
             shared = random.normal(size=4) + signal * np.array([0, 9, 0, 9])
-            record.add("", {"agreement": shared})
+            record.add(str(step), {"agreement": shared})
         conclude(record, FlexoraConfig(rule="top_k", k=2)).write(tmp_path / "selection.json")
         return tmp_path / "selection.json"
 
@@ -70,7 +70,7 @@ def selected(file) -> list[str]:
         (["flexora.stop_backward=true"], "flexora.stop_backward: in mode=search every layer has LoRA"),
         (["+flexora.layers=2"], "flexora.layers: unknown key"),
         (["actor_rollout_ref.model.lora_rank=0"], "actor_rollout_ref.model.lora_rank=0"),
-        (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "ppo_mini_batch_size=1"),
+        (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "method=align divides mini-batches by prompt groups"),
         (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron"),
     ],
 )

@@ -46,6 +46,8 @@ def test_it_composes_and_verls_dataclasses_take_it(file):
         part = config.actor_rollout_ref
         assert omega_conf_to_dataclass(part.actor).ppo_mini_batch_size == part.actor.ppo_mini_batch_size
         assert omega_conf_to_dataclass(part.rollout).n == part.rollout.n
+        gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
+        assert gpus % part.rollout.tensor_model_parallel_size == 0
         assert part.rollout.engine_kwargs.vllm.keys() <= {field.name for field in fields(AsyncEngineArgs)}
     else:
         assert omega_conf_to_dataclass(config.optim).lr == config.optim.lr

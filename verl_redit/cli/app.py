@@ -36,7 +36,7 @@ console = Console()
 
 @app.callback()
 def _commands() -> None:
-    """Plugins for verl: reward dithering, and a host for machines without a GPU."""
+    """Plugins for verl: reward dithering, prompt pools, layer selection, and a host for machines without a GPU."""
 
 
 @app.command()

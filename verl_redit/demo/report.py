@@ -85,8 +85,8 @@ def training_steps(metrics: Path) -> list[dict[str, Any]]:
 
 
 def read_curves(title: str, folder: Path) -> Curves:
-    """Read one run. The raw reward comes from verl's scorer on the dumped rollouts, the same way for each run, because
-    the dithered run's own score metrics have noise in them."""
+    """Read one run. The raw reward comes from verl's scorer on the dumped rollouts, the same way for each run: with a
+    dithering reward manager verl's own score metrics would have noise in them."""
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         entry = json.loads(line)

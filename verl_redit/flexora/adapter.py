@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from verl_redit.flexora.layers import unit_of, unit_of_parameter
-from verl_redit.flexora.search import Factors
+from verl_redit.flexora.search import Factors, local
 
 
 def lora_modules(module: torch.nn.Module) -> dict[str, Any]:
@@ -75,12 +75,20 @@ class Gates:
             part.set_scale("default", gates[unit_of(name, self._grain)])
 
     @torch.no_grad()
-    def fold(self, factors: Factors) -> None:
-        """Move the gates into B, so that nothing changes as they end."""
+    def fold(self, factors: Factors, optimizer: torch.optim.Optimizer) -> None:
+        """Move the gates into B, so that nothing changes as they end.
+
+        Args:
+            optimizer: what it knows of B's gradients is scaled as they are, if it is one of Adam's kind.
+        """
         if self.of_unit:
-            for value, module, is_b in zip(factors.values, factors.modules, factors.is_b, strict=True):
+            for parameter, module, is_b in zip(factors.parameters, factors.modules, factors.is_b, strict=True):
                 if is_b:
-                    value.mul_(self.of_unit[unit_of(module, self._grain)])
+                    gate = self.of_unit[unit_of(module, self._grain)]
+                    local(parameter.data).mul_(gate)
+                    for name, power in (("exp_avg", 1), ("exp_avg_sq", 2), ("max_exp_avg_sq", 2)):
+                        if (moment := optimizer.state.get(parameter, {}).get(name)) is not None:
+                            local(moment).div_(gate**power)
             self.act(dict.fromkeys(self.of_unit, 1.0))
             self.of_unit = {}
 

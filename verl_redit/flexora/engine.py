@@ -108,7 +108,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         if self.engine_config.forward_only or self.flexora.mode == "selected":
             return
         _refuse(precision_problems(self.method, self.scaler is not None, self._autocast_dtype))
-        factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
+        factors = self._factors()
         if self.flexora.rule == "top_k" and (self.flexora.k or 0) >= len(factors.units):
             raise ValueError(f"flexora.k: {self.flexora.k} of {len(factors.units)} units is no choice; lower it")
         self.search = Search(factors, self.method, self.flexora.inner_steps)
@@ -206,9 +206,9 @@ class FlexoraEngine(FSDPEngineWithLMHead):
                 raise
             # the record is there, and `verl-redit flexora select` can choose from it
             print(f"flexora: nothing is chosen: {error}")
-            self._end_search()
+            self.search = None
             return
-        self._end_search()
+        self.search = None
         if self.flexora.mode == "one_run":
             kept = f"This choice is in {self.folder.selection_file}: +flexora=selected trains on it, if it is accepted"
             _refuse(f"{problem}. {kept}" for problem in noise_problems(selection, self.flexora.accept_noise))
@@ -219,14 +219,15 @@ class FlexoraEngine(FSDPEngineWithLMHead):
                 empty=not searched and self.model_config.lora_adapter_path is None,
             )
 
-    def _end_search(self) -> None:
-        if self.search:
-            self.gates.fold(self.search.factors)
-            self.search = None
-
     def optimizer_step(self):
         self.switch.freeze(self.module.named_parameters())
-        return super().optimizer_step()
+        grad_norm = super().optimizer_step()
+        if self.gates.of_unit and self.search is None:  # the gradients were those of B without the gates
+            self.gates.fold(self._factors(), self.optimizer)
+        return grad_norm
+
+    def _factors(self) -> Factors:
+        return Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
 
     def lr_scheduler_step(self):
         rate = super().lr_scheduler_step()
@@ -243,7 +244,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         return rate
 
     def _begin_anew(self) -> None:
-        factors = Factors(self.module.named_parameters(), self.flexora.grain, self._over_shards)
+        factors = self._factors()
         inputs = {name: part.in_features for name, part in lora_modules(self.module).items()}
         begin_anew(factors, inputs, self.flexora.seed, self.device_mesh.get_local_rank(self.device_mesh.ndim - 1))
         for parameter in factors.parameters:

@@ -15,7 +15,8 @@
 """Is a selection more than chance? What the first half of the steps says, what the second, and what chance would say.
 
 Halves follow one another, because neighbouring steps are alike: they share weights, and with several epochs over a
-batch prompts too. A search should not see a row again later, or both halves know its noise.
+batch prompts too. Steps on the same prompts share their noise, so the null models treat them alike, and they are
+resampled together. A search should not see a row again later, or both halves know its noise.
 
 The null model shuffles the units of each step: it keeps every number and takes away what belongs to a unit. Agreement
 is the mean of the choices' overlap, which has few values, and the rank correlation of all scores; where chance often
@@ -28,7 +29,7 @@ a correlation would not see that signs that change cancel. So what is told from 
 gates that need not mean that a layer is of use: curvature, or a KL term, gives their gradients a sign as well.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ from verl_redit.flexora.scores import History
 
 DRAWS = 200
 LEVEL = 0.95
-FEWEST_STEPS = 4
+FEWEST = 4
 BOTH = "mean of overlap and rank correlation"
 LINEAR = "correlation of the scores"
 PRODUCT = "inner product of the scores"
@@ -61,7 +62,7 @@ class Evidence:
         chance_correlation: as above.
         kept_by_chance: share of units that the rule keeps under the null model.
         stability: mean overlap of the final choice with those that the last third of the steps would have given.
-        intervals: of each unit's score, over resampled steps, the middle 95 %; shape (units, 2).
+        intervals: of each unit's score, over resampled batches, the middle 95 %; shape (units, 2).
     """
 
     steps: int
@@ -109,8 +110,15 @@ def product(left: np.ndarray, right: np.ndarray) -> float:
     return float((left - left.mean()) @ (right - right.mean()))
 
 
-def gather(history: History, score: Score, choose: Choose, seed: int, signed: bool = False) -> Evidence | None:
-    """The evidence of a history; None if it has fewer than `FEWEST_STEPS` steps.
+def gather(
+    history: History,
+    score: Score,
+    choose: Choose,
+    seed: int,
+    signed: bool = False,
+    batches: Sequence[str] | None = None,
+) -> Evidence | None:
+    """The evidence of a history; None if it has fewer than `FEWEST` batches.
 
     Args:
         history: statistic -> float64 (steps, units).
@@ -118,9 +126,12 @@ def gather(history: History, score: Score, choose: Choose, seed: int, signed: bo
         choose: scores -> what is kept.
         seed: of resamples and of the null model.
         signed: whether the method goes by the sign of its statistics.
+        batches: a name of the prompts of each step; None if no two steps share theirs.
     """
     steps, units = next(iter(history.values())).shape
-    if steps < FEWEST_STEPS:
+    batch = np.unique(batches or np.arange(steps), return_inverse=True)[1]
+    of_batch = [np.flatnonzero(batch == number) for number in range(batch.max() + 1)]
+    if len(of_batch) < FEWEST:
         return None
     random = np.random.default_rng([seed, steps, units])
 
@@ -137,16 +148,17 @@ def gather(history: History, score: Score, choose: Choose, seed: int, signed: bo
 
     def by_chance() -> History:
         if signed:
-            signs = random.choice([-1, 1], size=(steps, 1))
+            signs = random.choice([-1, 1], size=(len(of_batch), 1))[batch]
             return {name: values * signs for name, values in history.items()}
-        order = random.permuted(np.tile(np.arange(units), (steps, 1)), axis=1)
+        order = random.permuted(np.tile(np.arange(units), (len(of_batch), 1)), axis=1)[batch]
         return {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
 
     null = [compared(by_chance()) for _ in range(DRAWS)]
     limits = {name: float(np.quantile([draw[name] for draw in null], LEVEL)) for name in null[0]}
     found = compared(history)
     measure = PRODUCT if signed else BOTH if limits[BOTH] < 1 else LINEAR
-    resampled = [at(np.sort(random.integers(steps, size=steps))) for _ in range(DRAWS)]
+    drawn = [random.integers(len(of_batch), size=len(of_batch)) for _ in range(DRAWS)]
+    resampled = [at(np.sort(np.concatenate([of_batch[number] for number in numbers]))) for numbers in drawn]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
     final = choose(score(history))
     last = range(steps - max(steps // 3, 1), steps)

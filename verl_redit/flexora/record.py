@@ -67,6 +67,8 @@ class Record:
             if not np.isfinite(values).all():
                 unit = list(self.units)[int(np.argmin(np.isfinite(values)))]
                 entry["skipped"] = f"{name} of {unit} is not finite"
+        if not statistics:
+            entry.setdefault("skipped", "there is no earlier step to compare with")
         if "skipped" not in entry:
             entry["statistics"] = {name: values.tolist() for name, values in statistics.items()}
         self.steps.append(entry)
@@ -80,8 +82,14 @@ class Record:
         return {name: np.array(values) for name, values in rows.items()}
 
     @property
+    def batches(self) -> list[str]:
+        """Digest of the prompts of each step in `history`."""
+        return [entry["data"] for entry in self.steps if entry.get("statistics")]
+
+    @property
     def skipped(self) -> int:
-        """Steps that were not scored: gradients that were not finite, or one prompt group alone."""
+        """Steps that were not scored: gradients that were not finite, one prompt group alone, or none to compare with
+        (``sign``: the first of each start)."""
         return sum("skipped" in entry for entry in self.steps)
 
     @property
@@ -125,7 +133,9 @@ class Record:
         """Settings that must be those of the other record for a run to go on from it, and are not."""
         # a method without steps has chosen from the start
         chosen = other.followed or not METHODS[other.settings["method"]].measures
-        return self._different(other, MEASURING + CHOOSING if chosen else MEASURING)
+        # gates act until the search ends, and are in B afterwards
+        ends = ["search_steps"] if self.settings["apply"] else []
+        return self._different(other, MEASURING + (CHOOSING if chosen else ends))
 
     def _different(self, other: "Record", keys: list[str]) -> list[str]:
         names = [key for key in keys if self.settings[key] != other.settings.get(key)]

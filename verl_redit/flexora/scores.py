@@ -24,7 +24,7 @@ needs no graph: the loss depends on w_l and B_l through their product, so ∂L/�
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -76,8 +76,12 @@ def _last_alpha(history: History) -> np.ndarray:
     return alphas(history["gate_gradient"])[-1]
 
 
-def _last_applied_alpha(history: History) -> np.ndarray:
-    return alphas(history["gate_gradient"], applied=True)[-1]
+def _as_at_gates_of_one(history: History) -> History:
+    """Gate gradients at gates of 1 that move α as these did, which were taken at the gates of all steps before them."""
+    gate_gradients = history["gate_gradient"]
+    before = [np.zeros(gate_gradients.shape[1]), *alphas(gate_gradients, applied=True)[:-1]]
+    pairs = zip(before, gate_gradients, strict=True)
+    return {"gate_gradient": np.array([alpha_gradient(softmax_gates(alpha), gradient) for alpha, gradient in pairs])}
 
 
 def _mean(statistic: str) -> Callable[[History], np.ndarray]:
@@ -108,6 +112,7 @@ class Method:
         gates: whether the score is α of the paper, whose sign means better or worse than average.
         source: where it comes from.
         signed: whether it goes by the sign of its statistics, and not by their size (`verl_redit.flexora.evidence`).
+        read: a whole history -> one of which any steps can be scored.
     """
 
     measures: tuple[str, ...]
@@ -116,6 +121,7 @@ class Method:
     gates: bool
     source: str
     signed: bool = False
+    read: Callable[[History], History] = field(default=lambda history: history)
 
 
 _ALPHA = ("gate_gradient",)
@@ -151,5 +157,4 @@ METHODS: dict[str, Method] = {
     "all": Method((), "none", _mean("prior"), False, "every layer: ordinary LoRA, as a control"),
 }  # fmt: skip
 
-APPLIED = {name: Method(_ALPHA, METHODS[name].passes, _last_applied_alpha, True, METHODS[name].source, True)
-           for name in ("unrolled", "first_order")}  # fmt: skip
+APPLIED = {name: replace(METHODS[name], read=_as_at_gates_of_one) for name in ("unrolled", "first_order")}

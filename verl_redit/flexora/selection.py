@@ -169,6 +169,7 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
             "yet; let it run longer (sign compares two steps)"
         )
     method = (APPLIED if settings.apply else METHODS)[settings.method]
+    history = method.read(history)
     choose = chooser(settings.rule, settings.k, settings.budget, settings.z, np.array(record.sizes))
     scores = method.score(history)
     kept = choose(scores)
@@ -177,7 +178,7 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
         kept = np.ones(len(scores), dtype=bool)
     else:
         refuse_empty(kept, settings.rule)
-        evidence = gather(history, method.score, choose, settings.seed, method.signed)
+        evidence = gather(history, method.score, choose, settings.seed, method.signed, record.batches)
     intervals = evidence.intervals if evidence else [None] * len(scores)
     units = [
         Unit(name, modules, size, float(score), interval, bool(chosen))

@@ -40,8 +40,6 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield f"actor_rollout_ref.actor.strategy={actor.strategy}: flexora needs verl's FSDP engine; set fsdp or fsdp2"
     if model.lora_rank < 1:
         yield "actor_rollout_ref.model.lora_rank=0: there is no LoRA to choose layers for; set it to 8, say"
-    if settings.mode != "selected" and actor.ppo_mini_batch_size < 2:
-        yield "actor_rollout_ref.actor.ppo_mini_batch_size=1: a search compares prompt groups; set it to 2 or more"
     if settings.stop_backward:
         yield from offload_problems(model)
     if settings.restrict_rollouts and config.actor_rollout_ref.rollout.get("name") != "vllm":
@@ -62,6 +60,11 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
         yield (
             f"flexora.search_steps={settings.search_steps}: this run has {updates} updates, so the search would not "
             "end; lower it, or raise trainer.total_training_steps"
+        )
+    if METHODS[settings.method].passes != "whole" and actor.ppo_mini_batch_size < 2:
+        yield (
+            f"actor_rollout_ref.actor.ppo_mini_batch_size=1: flexora.method={settings.method} divides mini-batches by "
+            "prompt groups; set it to 2 or more"
         )
     norm = actor.loss_agg_mode == "seq-mean-token-sum-norm" and actor.loss_scale_factor is None
     if norm and METHODS[settings.method].passes == "halves":
@@ -91,8 +94,9 @@ def precision_problems(method: Method, scales: bool, forward: torch.dtype) -> It
     if method.passes == "unrolled" and forward != torch.float32:
         yield (
             "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set "
-            "mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32} in the actor's "
-            "fsdp_config (in engine for supervised training), or use align or first_order"
+            "+mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32} in the actor's "
+            "fsdp_config (in engine for supervised training), with +model.override_config.attn_implementation=sdpa and "
+            "model.use_remove_padding=false, as flash attention takes no float32; or use align or first_order"
         )
 
 

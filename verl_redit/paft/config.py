@@ -70,7 +70,7 @@ class Adaptive:
         cap: largest weight in units of the uniform one, at least 1.
         worst: share of groups for ``cvar``, above 0 and up to 1.
         explore: weight of the bonus for templates seen seldom, with ``loss=signal``, at least 0.
-        quarantine_below: parse rate under which a template is not drawn any more, from 0 to 1.
+        quarantine_below: share of the templates' average parse rate under which one is not drawn any more, from 0 to 1.
         quarantine_after: groups that a template must have had before, at least 1.
 
     Raises:

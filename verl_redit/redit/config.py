@@ -86,7 +86,7 @@ class ReditConfig:
         reward_range: largest minus smallest reward of the scorer, in reward units, above 0.
         components: ranges of the parts that the scorer sums, by the name under which it returns them, in place of
             ``reward_range``: one draw for each, with the standard deviation ``std`` times its range. The reward manager
-            checks that the scorer returns each; in the closed loop nothing reads them.
+            checks that the scorer returns each; in the closed loop nothing does.
         schedule: how ``std`` grows or fades with the row's step.
         seed: seed of the keyed draws.
         inner: name of the registered reward manager that scores.
