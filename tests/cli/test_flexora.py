@@ -71,6 +71,7 @@ def test_layers_are_shown_as_bars_with_the_evidence(searched):
     code, output, _ = run("show", file)
     assert code == 0
     assert "3 of 6 units chosen by align from 12 steps" in " ".join(output.split())
+    assert "align: ours: mean ⟨g1, g2⟩ of two halves" in " ".join(output.split())
     rows = {line.split()[0]: line for line in output.splitlines() if line.strip().startswith("model.layers.")}
     assert list(rows) == [f"model.layers.{layer}" for layer in range(6)]
     assert ["●" in row for row in rows.values()] == [False] * 3 + [True] * 3

@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from verl_redit.flexora.pictures import Grid, draw, grid
+from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import Selection, Unit
 from verl_redit.paft.robustness.pictures import base64_png
 
@@ -57,6 +58,7 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
 def print_report(selection: Selection, console: Console) -> None:
     """The summary, the units and the evidence in the terminal."""
     console.print(escape(selection.summary))
+    console.print(f"{selection.settings['method']}: {METHODS[selection.settings['method']].source}", style="dim")
     console.print(_cells(grid(selection)) if selection.settings["grain"] == "module" else _bars(selection.units))
     if rows := evidence_rows(selection):
         table = Table("evidence", "found", "by chance", box=box.SIMPLE_HEAD)
@@ -113,7 +115,10 @@ def write_page(selection: Selection, file: Path) -> None:
         trim_blocks=True,
     )
     page = pages.get_template("report.html.j2").render(
-        selection=selection, evidence=evidence_rows(selection), picture=base64_png(draw(selection))
+        selection=selection,
+        source=METHODS[selection.settings["method"]].source,
+        evidence=evidence_rows(selection),
+        picture=base64_png(draw(selection)),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
