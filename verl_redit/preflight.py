@@ -34,7 +34,7 @@ from verl_redit.closed_loop import (
     load_state,
     resumed_checkpoint,
 )
-from verl_redit.settings import listed
+from verl_redit.settings import listed, reads_files
 
 NODES = ("redit", "paft", "flexora", "host")
 
@@ -138,8 +138,7 @@ def _missing_paths(config: DictConfig) -> Iterator[str]:
     is_path = model.startswith(("/", ".", "~")) or ("://" not in model and model.count("/") > 1)
     if is_path and not Path(model).expanduser().is_dir():
         yield f"actor_rollout_ref.model.path: there is no folder {model}"
-    reads_files = OmegaConf.select(config, "data.custom_cls.path") in (None, "pkg://verl_redit.paft.dataset")
-    for setting in ("data.train_files", "data.val_files") if reads_files else ():
+    for setting in ("data.train_files", "data.val_files") if reads_files(config) else ():
         for file in listed(OmegaConf.select(config, setting)):
             if "://" not in file and not Path(file).expanduser().is_file():
                 yield f"{setting}: there is no file {file}"

@@ -5,9 +5,10 @@
 #   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh                         # search, then go on, in one run
 #   FLEXORA=search bash recipes/flexora_sft/run_qwen2_5_fsdp.sh trainer.total_epochs=1       # two runs: search …
 #   FLEXORA=selected bash recipes/flexora_sft/run_qwen2_5_fsdp.sh                            # … and train on its choice
-#   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh flexora.method=unrolled \                 # the paper's scores
+#   # the paper's scores; flash attention takes no float32
+#   bash recipes/flexora_sft/run_qwen2_5_fsdp.sh flexora.method=unrolled \
 #       '+engine.mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32}' \
-#       +model.override_config.attn_implementation=sdpa model.use_remove_padding=false  # flash attention has no float32
+#       +model.override_config.attn_implementation=sdpa model.use_remove_padding=false
 
 set -xeuo pipefail
 

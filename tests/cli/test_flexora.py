@@ -146,7 +146,7 @@ def test_equal_scores_can_be_shown(tmp_path):
     record.add("2", {"agreement": np.full(6, np.nan)})
     conclude(record, FlexoraConfig()).write(tmp_path / "a.json")
     code, output, _ = run("show", tmp_path / "a.json", "--png", tmp_path / "a.png")
-    assert code == 0 and "too few to judge" in output and "skipped of 3 steps" in output
+    assert code == 0 and "too few batches to judge" in output and "skipped of 3 steps" in output
 
 
 def damaged(text: str) -> str:
@@ -241,7 +241,7 @@ def test_verl_takes_the_setting(searched, verl_config):
     [
         ({}, None),
         ({"noise": 20}, "12 steps, no more than chance"),
-        ({"steps": 1}, "1 steps, too few to judge. Layers chosen at random may do as well"),
+        ({"steps": 1}, "1 steps, too few batches to judge. Layers chosen at random may do as well"),
     ],
 )
 def test_a_setting_from_a_choice_like_chance_is_warned_of_beside_the_output(searched, search, warning):

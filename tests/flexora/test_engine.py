@@ -35,7 +35,7 @@ from verl_redit.flexora.adapter import lora_modules
 from verl_redit.flexora.batches import Parts
 from verl_redit.flexora.layers import lora_factor, unit_of
 from verl_redit.flexora.parts import TooFewGroups
-from verl_redit.flexora.record import read
+from verl_redit.flexora.record import BadRecord, read
 from verl_redit.flexora.scores import APPLIED, METHODS
 from verl_redit.flexora.search import Factors
 from verl_redit.flexora.selection import load
@@ -445,6 +445,37 @@ def test_applied_gates_reach_rollouts_in_b(search, model):
     torch.testing.assert_close(sampled, logits(engine), rtol=1e-4, atol=1e-5)
     train(engine, 1, first=5)
     assert not engine.gates.of_unit  # folded into B at the search's end
+
+
+def test_the_last_update_of_a_search_is_that_of_its_gates(search, tmp_path):
+    """They go into B after it, as its gradient and momentum are those of B without them."""
+    ended, going = (
+        search("first_order", apply=True, search_steps=6),
+        search("first_order", apply=True, output=str(tmp_path / "2")),
+    )
+    for engine in (ended, going):
+        train(engine, 6)
+    sent, expected = (dict(engine.get_per_tensor_param(base_sync_done=True)[0]) for engine in (ended, going))
+    torch.testing.assert_close(sent, expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 6), (6, 3), (6, 2)])
+def test_gates_that_act_do_not_end_twice_or_in_between(search, tmp_path, before, after):
+    """After a search they are in B already; and a checkpoint from within one has them nowhere."""
+    first = search("first_order", apply=True, search_steps=before)
+    train(first, 3)
+    first.save_checkpoint(str(tmp_path / "checkpoint"))
+    with pytest.raises(BadRecord, match=r"other settings \(search_steps\)"):
+        search("first_order", apply=True, search_steps=after).load_checkpoint(str(tmp_path / "checkpoint"))
+
+
+def test_a_search_with_gates_that_act_may_go_on_for_longer(search, tmp_path):
+    first = search("first_order", apply=True, search_steps=6)
+    train(first, 3)
+    first.save_checkpoint(str(tmp_path / "checkpoint"))
+    again = search("first_order", apply=True, search_steps=9)
+    again.load_checkpoint(str(tmp_path / "checkpoint"))
+    assert again.gates.of_unit == first.gates.of_unit
 
 
 def test_folding_gates_changes_nothing(search):

@@ -32,7 +32,7 @@ from verl.utils.fsdp_utils import get_fsdp_wrap_policy
 from tests.flexora.engines import join
 from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules
 from verl_redit.flexora.scores import METHODS
-from verl_redit.flexora.search import Factors, Search
+from verl_redit.flexora.search import Factors, Search, local
 from verl_redit.flexora.switch import Switch
 
 RANKS = 2
@@ -71,7 +71,8 @@ def measured(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
 
 
 def changed(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
-    """Loss with gates, after they were folded into B, and with the adapter made anew; and how long A then is."""
+    """Loss with gates, after they were folded into B, and with the adapter made anew; the moments of the gradients once
+    they were folded; and how long A is at last."""
     rows = torch.arange(5, 29).view(2, 12)
     factors = Factors(module.named_parameters(), "layer", total)
     gates = Gates(module, "layer")
@@ -82,8 +83,14 @@ def changed(module: torch.nn.Module, total) -> dict[str, np.ndarray]:
 
     gates.act({unit: 0.25 * (1 + at) for at, unit in enumerate(factors.units)})
     found = {"gated": loss()}
-    gates.fold(factors, torch.optim.AdamW(factors.parameters))
+    optimizer = torch.optim.AdamW(factors.parameters, lr=0.0, weight_decay=0.0)
+    module(input_ids=rows, labels=rows).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    gates.fold(factors, optimizer)
     found["folded"] = loss()
+    moments = [local(optimizer.state[parameter]["exp_avg"]) for parameter in factors.parameters]
+    found["moments"] = factors.dots(moments, moments)
     inputs = {name: part.in_features for name, part in lora_modules(module).items()}
     begin_anew(factors, inputs, seed=0, shard=torch.distributed.get_rank() if torch.distributed.is_initialized() else 0)
     found["anew"] = loss()

@@ -136,6 +136,13 @@ def test_rows_that_cannot_be_labelled_or_scored_are_named(found, tmp_path, chang
     assert bool(found(f"data.train_files={tmp_path}/wrong.parquet", own)) == ("tier" in message)
 
 
+def test_labels_are_looked_for_where_rows_keep_their_own_prompts_too(found, tmp_path):
+    rows = [{"extra_info": {"question": "why", "tier": "hard"}, "reward_model": {"ground_truth": None}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "wrong.parquet")
+    [problem] = found(f"data.val_files={tmp_path}/wrong.parquet", "paft.validation=stock")
+    assert problem.startswith("data.val_files") and "extra_info.tier" in problem
+
+
 def test_answers_of_a_pool_of_letters_are_letters(found, tmp_path):
     rows = [
         {"extra_info": {"question": "why", "options": ["a", "b"]}, "reward_model": {"ground_truth": answer}}
@@ -146,6 +153,14 @@ def test_answers_of_a_pool_of_letters_are_letters(found, tmp_path):
     problems = found("paft.pool=choice", *files)
     assert len(problems) == 2 and all("ground_truth of row 2 is not the letter of an option" in p for p in problems)
     assert not found("paft.pool=gsm8k", *files)
+
+
+def test_answers_are_held_against_the_templates_that_rows_are_shown(found, write_pool):
+    letters = entry("b", "{{ question }} Answer: <letter>", split="held_out", tier="contract", contract="letter")
+    pool = write_pool(entry("a", "{{ question }} ####"), letters, name="other.yaml")
+    assert not found(f"paft.pool={pool}", "paft.validation=stock")
+    problems = found(f"paft.pool={pool}")
+    assert problems and all(problem.startswith("data.val_files") for problem in problems)
 
 
 def test_the_preflight_asks_it(verl_config, parquet, tmp_path):

@@ -92,7 +92,9 @@ def test_unlabelled_rows_can_be_declared(found):
 
 def test_training_rows_that_would_not_be_dithered_are_refused(found):
     (problem,) = found([row({"split": "train_sft", "index": 1})])
-    assert "another than 'train' (row 0: 'train_sft'), so none would be dithered" in problem
+    assert "row 0: extra_info.split is 'train_sft', and no row's is 'train', so none would be dithered" in problem
+    (problem,) = found([row({"index": 1})], "redit.unlabelled_rows=validation")
+    assert "is not there, and redit.unlabelled_rows=validation, and no row's is 'train'" in problem
     assert found([row({"split": "train_sft"}), row(LABELLED)]) == []
 
 
@@ -103,7 +105,15 @@ def test_validation_rows_that_would_be_dithered_are_refused(found, tmp_path):
     assert problem.startswith("data.val_files") and "row 1: extra_info.split is 'train'" in problem
     pq.write_table(pa.Table.from_pylist([row({"index": 1})]), held_out)
     (problem,) = found([row(LABELLED)], f"data.val_files={held_out}", "redit.unlabelled_rows=train")
-    assert "validation would be dithered" in problem
+    assert "is not there, and redit.unlabelled_rows=train, so validation would be dithered" in problem
+    never = ["trainer.val_before_train=false", "trainer.test_freq=-1"]
+    assert found([row(LABELLED)], f"data.val_files={held_out}", "redit.unlabelled_rows=train", *never) == []
+
+
+def test_rows_that_a_prompt_pool_renders_are_looked_at_too(found):
+    (problem,) = found([row({"split": "main", "index": 1})], "+paft=cycle")
+    assert "none would be dithered" in problem
+    assert found([row({"split": "main", "index": 1})], "data.custom_cls.path=mine.py") == []
 
 
 def test_other_formats_are_left_to_the_run(found):

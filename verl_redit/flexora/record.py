@@ -132,10 +132,12 @@ class Record:
     def _differences(self, other: "Record") -> list[str]:
         """Settings that must be those of the other record for a run to go on from it, and are not."""
         # a method without steps has chosen from the start
-        chosen = other.followed or not METHODS[other.settings["method"]].measures
-        # gates act until the search ends, and are in B afterwards
-        ends = ["search_steps"] if self.settings["apply"] else []
-        return self._different(other, MEASURING + (CHOOSING if chosen else ends))
+        if other.followed or not METHODS[other.settings["method"]].measures:
+            return self._different(other, MEASURING + CHOOSING)
+        # gates that act are in B once a search has ended, and in the forward pass before
+        ends = min(settings["search_steps"] for settings in (self.settings, other.settings))
+        has_ended = other.settings["apply"] and len(other.steps) >= ends
+        return self._different(other, [*MEASURING, "search_steps"] if has_ended else MEASURING)
 
     def _different(self, other: "Record", keys: list[str]) -> list[str]:
         names = [key for key in keys if self.settings[key] != other.settings.get(key)]

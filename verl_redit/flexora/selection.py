@@ -68,10 +68,10 @@ class Selection:
         units: all that were searched, from the lowest layer to the highest.
         settings: the config node ``flexora`` of the search.
         model: path, model type and LoRA settings.
-        evidence: see `verl_redit.flexora.evidence`; None for a method without steps, or a search of too few.
+        evidence: see `verl_redit.flexora.evidence`; None for a method without steps, or a search of too few batches.
         beats_chance: whether it does; None for a method without steps.
         scored_steps: updates that were scored.
-        skipped_steps: updates that were not: their gradients were not finite, or they had one prompt group.
+        skipped_steps: updates that were not, see `Record.skipped`.
         data_hash: 64 bits of the prompts seen, as hexadecimal text.
         versions: package -> version where it was written.
     """
@@ -95,8 +95,10 @@ class Selection:
     def summary(self) -> str:
         """What was chosen, and whether it is more than chance, in a sentence."""
         kept = f"{len(self.chosen)} of {len(self.units)} units chosen by {self.settings['method']}"
+        if self.beats_chance is None:
+            return kept
         if self.evidence is None:
-            return kept + ("" if self.beats_chance is None else f" from {self.scored_steps} steps, too few to judge")
+            return f"{kept} from {self.scored_steps} steps, too few batches to judge"
         found = self.evidence
         more = "more" if self.beats_chance else "no more"
         return (

@@ -18,7 +18,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_redit.paft.pool import PoolError
 from verl_redit.paft.pool_rows import PoolRows
-from verl_redit.paft.rows import item_of
+from verl_redit.paft.rows import item_of, names_of
 
 _NUMBER = "verl_redit row number"
 
@@ -36,7 +36,7 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
         self.open_pool(config, tokenizer, is_train, "max_prompt_length")
         super().__init__(data_files, tokenizer, config, processor, max_samples)
         if not is_train:
-            self.choose_items(self.dataframe.select_columns(["data_source", "extra_info"]))
+            self.choose_items(self.kept_names)
 
     def create_sampler(self, data_config):
         """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
@@ -49,24 +49,28 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
         Raises:
             PoolError: the filter is off, and there are rows that it would have left out; verl would cut them.
         """
-        if not self.renders:
-            return super().maybe_filter_out_long_prompts(dataframe)
+        names = names_of(dataframe.select_columns(["data_source", "extra_info"]))
+        numbers = range(len(dataframe))
 
         def with_longest(row):
             return {self.prompt_key: self.rendered(row, row[self.prompt_key])}
 
-        numbers = range(len(dataframe))
-        numbered = dataframe.map(with_longest, num_proc=self.num_workers).add_column(_NUMBER, numbers)
-        filters, self.filter_overlong_prompts = self.filter_overlong_prompts, True
-        kept = super().maybe_filter_out_long_prompts(numbered)[_NUMBER]
+        filters = self.filter_overlong_prompts
+        if self.renders:
+            measured = dataframe.map(with_longest, num_proc=self.num_workers)
+            self.filter_overlong_prompts = True
+        else:
+            measured = dataframe
+        kept = super().maybe_filter_out_long_prompts(measured.add_column(_NUMBER, numbers))[_NUMBER]
         self.filter_overlong_prompts = filters
+        self.kept_names = [names[number] for number in kept]  # of the rows of whole files
         if not filters and len(kept) < len(dataframe):
             first = min(set(numbers).difference(kept))
             raise PoolError(
                 f"data.max_prompt_length={self.max_prompt_length}: {len(dataframe) - len(kept)} rows are longer with "
-                f"the longest template (or cannot be measured: see above), row {item_of(dataframe[first], first)} the "
-                "first, and verl would cut their beginning off; raise it, or leave such rows out by "
-                "data.filter_overlong_prompts=true"
+                f"the longest template (or cannot be measured: see above), row {names[first]} the first, and verl cuts "
+                "the beginning off what is longer than actor_rollout_ref.rollout.prompt_length, which this is; raise "
+                "it, or leave such rows out by data.filter_overlong_prompts=true"
             )
         return dataframe.select(kept)
 

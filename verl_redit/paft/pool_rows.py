@@ -26,7 +26,7 @@ from verl_redit.paft.grid import grid_items, grid_templates
 from verl_redit.paft.lengths import Longest
 from verl_redit.paft.messages import rendered
 from verl_redit.paft.pool import RenderError, Template
-from verl_redit.paft.rows import digest_of, item_of, names_of, values_of
+from verl_redit.paft.rows import digest_of, item_of, values_of
 from verl_redit.paft.sampler import PairSampler, pair_sampler
 from verl_redit.settings import parse
 
@@ -66,10 +66,14 @@ class PoolRows:
             role = "trains on" if is_train else "validates on"
             print(f"paft: {role} {len(split)} templates of pool {self.pool.name}, content {self.pool.content_hash}")
 
-    def choose_items(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Choose the rows of validation, after verl has read them."""
-        self.names = names_of(rows)
-        self.items = grid_items(self.names, self.settings.grid) if self.renders else list(range(len(rows)))
+    def choose_items(self, names: list[str]) -> None:
+        """Choose the rows of validation, after verl has read them.
+
+        Args:
+            names: of the rows that verl has kept.
+        """
+        self.names = names
+        self.items = grid_items(names, self.settings.grid) if self.renders else list(range(len(names)))
 
     def sampler(
         self, rows: Sequence[Mapping[str, Any]], shuffle: bool, replicas: int = 1, rank: int = 0

@@ -65,7 +65,7 @@ def item_of(row: Mapping[str, Any], number: int | str) -> str:
 
 
 def names_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A name for each row that is its own, and the same whichever other rows are there.
+    """A name for each row of whole files that is its own, and the same in any order of them.
 
     Rows without an index, or with one that others have too (in another file, say), are told apart by their
     ``extra_info``; rows that are the same in that by their order.

@@ -21,6 +21,7 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset, conver
 from verl_redit.backports import dataset_sampler
 from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool_rows import PoolRows
+from verl_redit.paft.rows import names_of
 from verl_redit.paft.scoring import is_stated
 from verl_redit.paft.startup import pool_problems, row_problems
 from verl_redit.settings import listed
@@ -60,7 +61,7 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         ]
         self._check_replies()
         if not self.is_train:
-            self.choose_items(self.rows)
+            self.choose_items(names_of(self.rows))
             if len(self) < config.train_batch_size:
                 raise ValueError(
                     f"data.val_files: {len(self)} rows of validation, and verl leaves out the last incomplete batch of "

@@ -14,7 +14,7 @@
 
 """What can be told about a run with a prompt pool before it starts: its settings, its pool and its rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from verl_redit.closed_loop import MODES, is_closed_loop
 from verl_redit.paft.checks import load_checked
 from verl_redit.paft.config import PaftConfig
 from verl_redit.paft.grid import grid_templates
-from verl_redit.paft.pool import Pool
+from verl_redit.paft.pool import Pool, Template
 from verl_redit.paft.rows import LABELS
 from verl_redit.settings import listed, nearest, parse
 
@@ -73,12 +73,16 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield "data.custom_cls: another data set renders the prompts, so paft would do nothing; drop it, or drop +paft"
     if settings.validation == "grid" and (config.data.get("val_max_samples") or -1) > 0:
         yield "data.val_max_samples: the grid chooses its rows by key; set paft.grid.items, and drop this"
-    for setting in ["data.train_files", *(["data.val_files"] if settings.validation == "grid" else [])]:
+    shown = {"data.train_files": pool.of_split("train"), "data.val_files": []}
+    if settings.validation == "grid":
+        shown["data.val_files"] = grid_templates(pool, settings.grid)
+    for setting, templates in shown.items():
         files = listed(OmegaConf.select(config, setting))
-        yield from row_problems(setting, files, pool, settings)
         yield from label_problems(setting, files)
+        if templates:
+            yield from row_problems(setting, files, pool, settings)
         if scores:
-            yield from answer_problems(setting, files, pool)
+            yield from answer_problems(setting, files, templates)
 
 
 def resume_problems(config: DictConfig, checkpoint: Path) -> Iterator[str]:
@@ -144,9 +148,9 @@ def label_problems(setting: str, files: list[str]) -> Iterator[str]:
             yield f"{where}: the pool's labels would replace the rows' own extra_info.{taken[0]}; rename it"
 
 
-def answer_problems(setting: str, files: list[str], pool: Pool) -> Iterator[str]:
-    """Rows of parquet files without an answer that verl's scorers can compare with."""
-    contracts = {template.contract for template in pool.templates} - {"own"}
+def answer_problems(setting: str, files: list[str], templates: Sequence[Template]) -> Iterator[str]:
+    """Rows of parquet files without an answer that the scorers of these templates can compare with."""
+    contracts = {template.contract for template in templates} - {"own"}
     for where, file in _parquet(setting, files) if contracts else ():
         kind = _fields(file, "reward_model").get("ground_truth")
         told = f"{where}: rows have no reward_model.ground_truth" if kind is None else ""

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
 from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, STRATEGY_SETTINGS, ReditConfig
-from verl_redit.settings import listed, nearest, parse
+from verl_redit.settings import listed, nearest, parse, reads_files, validates
 
 logger = getLogger(__name__)
 
@@ -47,9 +47,9 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield f"redit.inner: {settings.inner!r} is not a registered reward manager; {nearest(settings.inner, managers)}"
     closed_loop = is_closed_loop(config)
     yield from (_closed_loop if closed_loop else _open_loop)(config, settings)
-    if settings.std > 0 and OmegaConf.select(config, "data.custom_cls.path") is None:
+    if settings.std > 0 and reads_files(config):
         if not closed_loop:
-            for setting in ("data.train_files", "data.val_files"):
+            for setting in ["data.train_files", *(["data.val_files"] if validates(config) else [])]:
                 files = [Path(file).expanduser() for file in listed(OmegaConf.select(config, setting))]
                 # other formats are checked row by row as they are scored; a missing file is told elsewhere
                 for file in filter(_is_readable, files):
@@ -138,18 +138,18 @@ def _label_problems(setting: str, file: Path, unlabelled_rows: str | None) -> It
     if unlabelled_rows is None and "extra_info" not in pq.read_schema(file).names:
         yield f"{setting}: {file} has no column extra_info; write {{'split': 'train', 'index': <row>}} into each row"
         return
-    splits = [split or unlabelled_rows for split in _column(file, "extra_info.split")]
+    own = _column(file, "extra_info.split")
+    splits = [split or unlabelled_rows for split in own]
     unlabelled = [row for row, split in enumerate(splits) if not split]
+
+    def told(row: int) -> str:
+        label = f"is {own[row]!r}" if own[row] else f"is not there, and redit.unlabelled_rows={unlabelled_rows}"
+        return f"{setting}: {file} row {row}: extra_info.split {label}"
+
     if setting == "data.train_files" and splits and not {"train", None} & set(splits):
-        yield (
-            f"{setting}: {file}: every row's extra_info.split is another than 'train' (row 0: {splits[0]!r}), so none "
-            "would be dithered; set it to 'train'"
-        )
+        yield f"{told(0)}, and no row's is 'train', so none would be dithered; set it to 'train'"
     if setting == "data.val_files" and "train" in splits:
-        yield (
-            f"{setting}: {file} row {splits.index('train')}: extra_info.split is 'train', so validation would be "
-            "dithered; set it to another name"
-        )
+        yield f"{told(splits.index('train'))}, so validation would be dithered; set it to another name than 'train'"
     if unlabelled:
         yield (
             f"{setting}: {file} row {unlabelled[0]}: extra_info has no split, nor have {len(unlabelled) - 1} other "
