@@ -109,6 +109,7 @@ def test_files_that_a_data_set_of_the_users_reads_are_its_own_business(config):
         ),
         ("trainer.use_v1=false", "trainer.use_v1=false: the legacy trainer tells neither step nor session"),
         ("trainer.default_local_dir=/dev/null/x", "trainer.default_local_dir: cannot write to /dev/null/x: Not a dir"),
+        ("host.platform=npu", "host.platform=npu: there is cpu alone"),
         ("redit.inner=redit", "redit.inner: 'redit' cannot wrap itself"),
         ("+redit.sdt=1", "redit.sdt: unknown key; did you mean 'std'?"),
     ],

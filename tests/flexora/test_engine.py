@@ -449,10 +449,8 @@ def test_applied_gates_reach_rollouts_in_b(search, model):
 
 def test_the_last_update_of_a_search_is_that_of_its_gates(search, tmp_path):
     """They go into B after it, as its gradient and momentum are those of B without them."""
-    ended, going = (
-        search("first_order", apply=True, search_steps=6),
-        search("first_order", apply=True, output=str(tmp_path / "2")),
-    )
+    ended = search("first_order", apply=True, search_steps=6)
+    going = search("first_order", apply=True, output=str(tmp_path / "going"))
     for engine in (ended, going):
         train(engine, 6)
     sent, expected = (dict(engine.get_per_tensor_param(base_sync_done=True)[0]) for engine in (ended, going))

@@ -111,9 +111,13 @@ def test_strata_need_tiers(found, write_pool):
 
 
 def test_a_row_without_the_question_is_numbered(found, tmp_path):
-    rows = [{"extra_info": {"question": None if number == 70_001 else "x"}} for number in range(70_010)]
+    answer = {"ground_truth": "2"}
+    rows = [
+        {"extra_info": {"question": None if number == 70_001 else "x"}, "reward_model": answer}
+        for number in range(70_010)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "holes.parquet")
-    problem = found(f"data.train_files={tmp_path}/holes.parquet")[0]
+    [problem] = found(f"data.train_files={tmp_path}/holes.parquet")
     assert "data.train_files" in problem and "row 70001 has no extra_info.question; fill it in" in problem
 
 

@@ -215,7 +215,19 @@ def test_a_row_with_a_system_turn_of_its_own_is_measured_with_it():
     assert system["content"].endswith("d\n\ntools") and user == question
 
 
-def test_items_without_an_index_are_the_same_whichever_rows_the_filter_leaves(make, tmp_path):
+def test_an_item_keeps_its_name_when_the_filter_drops_one_with_the_same_index(make, tmp_path):
+    file = write(tmp_path / "a.parquet", [row(7, "2 coins"), row(7, " ".join(["coins"] * 300))])
+    short, whole = (
+        make("data.filter_overlong_prompts=true", f"data.max_prompt_length={limit}", files=file, is_train=False)[0]
+        for limit in (150, 1000)
+    )
+    assert (len(short), len(whole)) == (HELD_OUT, 2 * HELD_OUT)
+    [kept] = {short[number]["extra_info"]["item_id"] for number in range(len(short))}
+    named = [whole[number]["extra_info"] for number in range(len(whole))]
+    assert {info["question"] for info in named if info["item_id"] == kept} == {"2 coins"}
+
+
+def test_items_without_an_index_are_the_same_in_any_files(make, tmp_path):
     def named(*rows):
         dataset, _ = make("paft.grid.items=9", files=write(tmp_path / "a.parquet", list(rows)), is_train=False)
         shown = [dataset[number]["extra_info"] for number in range(len(dataset))]
