@@ -34,7 +34,7 @@ from verl_redit.closed_loop import (
     load_state,
     resumed_checkpoint,
 )
-from verl_redit.settings import listed, reads_files
+from verl_redit.data_files import listed, reads_files
 
 NODES = ("redit", "paft", "flexora", "host")
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
@@ -35,17 +35,6 @@ def check_name(key: str, name: Any, valid: list[str]) -> None:
     """Raise ValueError with the key first if a setting's value is none of the valid names."""
     if name not in valid:
         raise ValueError(f"{key}: {name!r}; {nearest(str(name), valid)}")
-
-
-def reads_files(config: DictConfig) -> bool:
-    """Whether the data set reads ``data.train_files`` and ``data.val_files`` as verl's does; a user's may not."""
-    return OmegaConf.select(config, "data.custom_cls.path") in (None, "pkg://verl_redit.paft.dataset")
-
-
-def validates(config: DictConfig) -> bool:
-    """Whether the run ever validates; verl wants ``data.val_files`` in any case."""
-    trainer = config.trainer
-    return bool(trainer.get("val_before_train", True) or trainer.get("val_only", False) or trainer.test_freq > 0)
 
 
 def parse(cls: type[T], node: Any, where: str) -> T:
@@ -73,10 +62,3 @@ def parse(cls: type[T], node: Any, where: str) -> T:
         raise ValueError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise ValueError(f"{where}.{error}") from error
-
-
-def listed(files: Any) -> list[str]:
-    """The files of a data setting, which may be null, one path or a list of paths."""
-    if files is None:
-        return []
-    return [files] if isinstance(files, str) else list(files)

@@ -19,12 +19,12 @@ from typing import Any
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset, convert_nested_value_to_list_recursive
 
 from verl_redit.backports import dataset_sampler
+from verl_redit.data_files import listed
 from verl_redit.paft.contracts import CONTRACTS
 from verl_redit.paft.pool_rows import PoolRows
 from verl_redit.paft.rows import names_of
 from verl_redit.paft.scoring import is_stated
 from verl_redit.paft.startup import pool_problems, row_problems
-from verl_redit.settings import listed
 
 
 class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):

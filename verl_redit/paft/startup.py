@@ -14,24 +14,24 @@
 
 """What can be told about a run with a prompt pool before it starts: its settings, its pool and its rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
+from verl_redit.data_files import first_row, parquet, struct_fields
 from verl_redit.paft.checks import load_checked
 from verl_redit.paft.config import PaftConfig
 from verl_redit.paft.grid import grid_templates
 from verl_redit.paft.pool import Pool, Template
 from verl_redit.paft.rows import LABELS
-from verl_redit.settings import listed, nearest, parse
+from verl_redit.settings import nearest, parse
 
 
 def problems(config: DictConfig) -> Iterator[str]:
@@ -77,7 +77,7 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.validation == "grid":
         shown["data.val_files"] = grid_templates(pool, settings.grid)
     for setting, templates in shown.items():
-        files = listed(OmegaConf.select(config, setting))
+        files = OmegaConf.select(config, setting)
         yield from label_problems(setting, files)
         if templates:
             yield from row_problems(setting, files, pool, settings)
@@ -134,33 +134,34 @@ def pool_problems(settings: PaftConfig, pool: Pool) -> Iterator[str]:
             yield f"paft.fields.{field}: pool {pool.name} has no such field; {nearest(field, list(pool.fields))}"
 
 
-def row_problems(setting: str, files: list[str], pool: Pool, settings: PaftConfig) -> Iterator[str]:
-    """Rows of parquet files that lack a field; other files are checked row by row as they are rendered."""
-    for where, file in _parquet(setting, files):
+def row_problems(setting: str, files: Any, pool: Pool, settings: PaftConfig) -> Iterator[str]:
+    """Rows that lack a field."""
+    for file in parquet(files):
         for field in pool.fields:
-            yield from _without(where, file, field, (settings.fields or {}).get(field, field))
+            yield from _without(f"{setting}: {file}", file, field, (settings.fields or {}).get(field, field))
 
 
-def label_problems(setting: str, files: list[str]) -> Iterator[str]:
-    """Parquet files whose rows have keys that `PromptPoolDataset` writes its labels to."""
-    for where, file in _parquet(setting, files):
-        if taken := [name for name in _fields(file, "extra_info") if name in LABELS]:
-            yield f"{where}: the pool's labels would replace the rows' own extra_info.{taken[0]}; rename it"
+def label_problems(setting: str, files: Any) -> Iterator[str]:
+    """Files whose rows have keys that `PromptPoolDataset` writes its labels to."""
+    for file in parquet(files):
+        if taken := [name for name in struct_fields(file, "extra_info") if name in LABELS]:
+            yield f"{setting}: {file}: the pool's labels would replace the rows' own extra_info.{taken[0]}; rename it"
 
 
-def answer_problems(setting: str, files: list[str], templates: Sequence[Template]) -> Iterator[str]:
-    """Rows of parquet files without an answer that the scorers of these templates can compare with."""
+def answer_problems(setting: str, files: Any, templates: Sequence[Template]) -> Iterator[str]:
+    """Rows without an answer that the scorers of these templates can compare with."""
     contracts = {template.contract for template in templates} - {"own"}
-    for where, file in _parquet(setting, files) if contracts else ():
-        kind = _fields(file, "reward_model").get("ground_truth")
+    for file in parquet(files) if contracts else ():
+        where = f"{setting}: {file}"
+        kind = struct_fields(file, "reward_model").get("ground_truth")
         told = f"{where}: rows have no reward_model.ground_truth" if kind is None else ""
         if kind is not None and pa.types.is_nested(kind):
             told = f"{where}: reward_model.ground_truth is {kind}"
         if told:
             yield f"{told}; give the answer as text or a number"
-        elif (row := _first(file, "reward_model", "ground_truth", pc.is_null)) >= 0:
+        elif (row := first_row(file, "reward_model", "ground_truth", pc.is_null)) >= 0:
             yield f"{where}: row {row} has no reward_model.ground_truth; fill it in, or drop the row"
-        elif "letter" in contracts and (row := _first(file, "reward_model", "ground_truth", _is_no_letter)) >= 0:
+        elif "letter" in contracts and (row := first_row(file, "reward_model", "ground_truth", _is_no_letter)) >= 0:
             yield f"{where}: the reward_model.ground_truth of row {row} is not the letter of an option; give that"
 
 
@@ -168,36 +169,12 @@ def _is_no_letter(answers: pa.Array) -> pa.Array:
     return pc.invert(pc.match_substring_regex(pc.cast(answers, pa.string()), r"^\s*[A-Za-z]\s*$"))
 
 
-def _parquet(setting: str, files: list[str]) -> Iterator[tuple[str, Path]]:
-    """What to call each parquet file that is there, and its path."""
-    paths = [Path(file).expanduser() for file in files]
-    return ((f"{setting}: {file}", file) for file in paths if file.suffix == ".parquet" and file.is_file())
-
-
-def _fields(file: Path, column: str) -> dict[str, pa.DataType]:
-    """Field -> type of a struct column; empty if there is no such column."""
-    schema = pq.read_schema(file)
-    struct = schema.field(column).type if column in schema.names else pa.struct([])
-    return {field.name: field.type for field in struct} if pa.types.is_struct(struct) else {}
-
-
-def _first(file: Path, column: str, field: str, test: Callable[[pa.Array], pa.Array]) -> int:
-    """Number of the first row with a field of a struct column for which the test is true; -1 if there is none."""
-    before = 0
-    for batch in pq.ParquetFile(file).iter_batches(columns=[f"{column}.{field}"]):
-        row = pc.index(test(pc.struct_field(batch.column(0), field)), True).as_py()
-        if row >= 0:
-            return before + row
-        before += len(batch)
-    return -1
-
-
 def _without(where: str, file: Path, field: str, key: str) -> Iterator[str]:
-    present = _fields(file, "extra_info")
+    present = struct_fields(file, "extra_info")
     if key not in present:
         yield (
             f"{where}: rows have no extra_info.{key}, only {', '.join(present) or 'nothing'}; keep the raw {field} "
             f"there when preparing the data, or say where it is: paft.fields.{field}=<key>"
         )
-    elif (row := _first(file, "extra_info", key, pc.is_null)) >= 0:
+    elif (row := first_row(file, "extra_info", key, pc.is_null)) >= 0:
         yield f"{where}: row {row} has no extra_info.{key}; fill it in, or drop the row"

@@ -18,14 +18,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
+from verl_redit.data_files import parquet, reads_files, validates, values
 from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, STRATEGY_SETTINGS, ReditConfig
-from verl_redit.settings import listed, nearest, parse, reads_files, validates
+from verl_redit.settings import nearest, parse
 
 logger = getLogger(__name__)
 
@@ -50,11 +50,9 @@ def problems(config: DictConfig) -> Iterator[str]:
     if settings.std > 0 and reads_files(config):
         if not closed_loop:
             for setting in ["data.train_files", *(["data.val_files"] if validates(config) else [])]:
-                files = [Path(file).expanduser() for file in listed(OmegaConf.select(config, setting))]
-                # other formats are checked row by row as they are scored; a missing file is told elsewhere
-                for file in filter(_is_readable, files):
+                for file in parquet(OmegaConf.select(config, setting)):
                     yield from _label_problems(setting, file, settings.unlabelled_rows)
-        _report_duplicates([Path(file).expanduser() for file in listed(config.data.train_files)])
+        _report_duplicates(parquet(config.data.train_files))
 
 
 # In both loops: settings with which verl would run, and something would not happen that the user asked for.
@@ -138,7 +136,7 @@ def _label_problems(setting: str, file: Path, unlabelled_rows: str | None) -> It
     if unlabelled_rows is None and "extra_info" not in pq.read_schema(file).names:
         yield f"{setting}: {file} has no column extra_info; write {{'split': 'train', 'index': <row>}} into each row"
         return
-    own = _column(file, "extra_info.split")
+    own = values(file, "extra_info.split")
     splits = [split or unlabelled_rows for split in own]
     unlabelled = [row for row, split in enumerate(splits) if not split]
 
@@ -157,25 +155,11 @@ def _label_problems(setting: str, file: Path, unlabelled_rows: str | None) -> It
         )
 
 
-def _is_readable(file: Path) -> bool:
-    return file.suffix == ".parquet" and file.is_file()
-
-
-def _column(file: Path, name: str) -> list[Any]:
-    """One column of a parquet file, or one field of a struct column (``extra_info.split``); None where it lacks."""
-    parquet = pq.ParquetFile(file)
-    if name not in {parquet.schema.column(number).path for number in range(len(parquet.schema))}:
-        return [None] * parquet.metadata.num_rows
-    column, _, field = name.partition(".")
-    rows = parquet.read(columns=[name]).column(column).to_pylist()
-    return [row and row[field] for row in rows] if field else rows
-
-
 def _report_duplicates(files: list[Path]) -> None:
     """Warn of training rows that share a key, in one file or across files: they get the same noise within a step."""
     places = defaultdict(list)
-    for file in filter(_is_readable, files):
-        keys = zip(_column(file, "data_source"), _column(file, "extra_info.index"), strict=True)
+    for file in files:
+        keys = zip(values(file, "data_source"), values(file, "extra_info.index"), strict=True)
         for row, (source, index) in enumerate(keys):
             if index is not None:
                 places[source, index].append(f"{file} row {row}")
