@@ -50,7 +50,8 @@ ADAPTERS = [
     ("verl.workers.rollout.vllm_rollout.vllm_rollout", "verl_redit.backports.weight_transfer:name_sender"),
     ("verl.workers.rollout.vllm_rollout.vllm_async_server", "verl_redit.backports.weight_transfer:name_receiver"),
     ("verl.workers.engine.base", "verl_redit.flexora.registry:choose_engine"),
-    ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.flexora.engine:register"),
+    ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.flexora.search_engine:register"),
+    ("verl.workers.engine.fsdp.transformer_impl", "verl_redit.flexora.selected_engine:register"),
     ("vllm.lora.model_manager", "verl_redit.flexora.rollout:refuse_lost_modules"),
     ("verl.experimental.fully_async_policy.fully_async_rollouter", "verl_redit.redit.fully_async:label_rows"),
 ]

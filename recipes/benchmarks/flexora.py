@@ -14,7 +14,7 @@
 
 """What a layer search costs a training step, and what training fewer layers saves, in verl's FSDP engine.
 
-    VERL_PLATFORM=cpu python recipes/benchmarks/flexora.py
+    VERL_PLATFORM=cpu OMP_NUM_THREADS=1 python recipes/benchmarks/flexora.py
 
 The engine trains in one process, on the demo's task, with its model in twelve layers.
 

@@ -25,6 +25,7 @@ from verl_redit.cli import app
 from verl_redit.comparison.figures import compare
 from verl_redit.comparison.intervals import draw_intervals
 from verl_redit.comparison.logs import LogError, read_arms
+from verl_redit.comparison.page import HEADINGS, rows
 
 ACCURACY = "val-core/openai/gsm8k/acc/mean@2"
 
@@ -63,7 +64,7 @@ def test_arms_are_compared_over_their_seeds(log, tmp_path):
     assert 0 < found.arms["redit"].difference.low < found.arms["redit"].difference.high
     assert found.target == found.arms["grpo"].value.mean
     assert len(found.arms["redit"].steps_to_target) == 3 and max(found.arms["redit"].steps_to_target) < 19
-    assert len(found.arms["grpo"].steps_to_target) == 2  # the third run never has their mean
+    assert [step is None for step in found.arms["grpo"].steps_to_target] == [True, False, False]  # the mean of all
     assert found.arms["grpo"].seconds_per_step == 2.0
 
 
@@ -81,7 +82,36 @@ def test_runs_that_are_still_going_or_crashed_are_compared_where_all_have_been(l
 def test_losses_are_better_when_lower(log, tmp_path):
     log("a", [4.0, 3.0, 2.0, 1.0], name="val/loss")
     found = compare(read_arms([tmp_path / "a"]), target=3.0)
-    assert found.metric == "val/loss" and found.arms["a"].steps_to_target == [1]
+    # windows of two points
+    assert found.metric == "val/loss" and found.arms["a"].steps_to_target == [2]
+
+
+def test_a_run_that_never_reaches_the_target_counts_in_the_median(log, tmp_path):
+    for seed in range(3):
+        log(f"a/{seed}", [0.1, 0.2, 0.4, 0.4 + seed / 10])
+        log(f"b/{seed}", [0.1, 0.9, 0.9, 0.9] if seed == 0 else [0.1 * seed] * 4)
+    found = compare(read_arms([tmp_path / "a", tmp_path / "b"]), target=0.3)
+    assert found.arms["a"].steps_to_target == [2, 2, 2]
+    assert found.arms["b"].steps_to_target == [1, None, None]
+    assert [row[HEADINGS.index("steps to target")] for row in rows(found)] == ["2 (3 of 3 runs)", "never (1 of 3 runs)"]
+
+
+def test_one_lucky_step_is_not_the_target(log, tmp_path):
+    log("a", [0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    assert compare(read_arms([tmp_path / "a"]), target=0.5).arms["a"].steps_to_target == [None]
+
+
+def test_a_validation_before_training_alone_is_not_what_is_compared(log, tmp_path):
+    """verl's default: val_before_train, and test_freq of -1."""
+    for arm, reward in (("a", 0.2), ("b", 0.6)):
+        file = log(arm, [0.1])
+        lines = [{"step": step, "data": {"critic/score/mean": reward}} for step in range(1, 5)]
+        file.write_text(file.read_text() + "".join(f"{json.dumps(line)}\n" for line in lines))
+    arms = read_arms([tmp_path / "a", tmp_path / "b"])
+    found = compare(arms)
+    assert (found.metric, found.step, found.notes) == ("critic/score/mean", 4, [])
+    asked = compare(arms, metric="validation accuracy")
+    assert asked.step == 0 and any("compared before training" in note for note in asked.notes)
 
 
 def test_what_earlier_starts_of_a_run_have_logged_is_part_of_it(log, tmp_path):
@@ -102,6 +132,9 @@ def test_what_earlier_starts_of_a_run_have_logged_is_part_of_it(log, tmp_path):
     [run] = read_arms([tmp_path / "a"])["a"]
     assert run.steps.keys() == {0, 1, 2}
     assert run.steps[1].keys() == {"val-core/other/acc/mean@1", ACCURACY, "timing_s/step"}
+    last.unlink()  # moved aside, and the run waits to go on
+    [run] = read_arms([tmp_path / "a"])["a"]
+    assert run.steps.keys() == {0, 1, 2, 7}
     last.write_text("")  # a start that was refused
     [run] = read_arms([tmp_path / "a"])["a"]
     assert run.steps.keys() == {0, 1, 2, 7}
@@ -141,7 +174,14 @@ def test_a_pool_s_validation_is_the_same_task_as_the_rows_own(log, tmp_path):
     log("a", [0.1])
     log("b", [0.1], name="val-core/openai/gsm8k/plain/acc/mean@2")
     [note] = compare(read_arms([tmp_path / "a", tmp_path / "b"])).notes
-    assert "b validates on other prompts than a (1 accuracies against 1)" in note
+    assert "b validates on other prompts than a (openai/gsm8k, openai/gsm8k/plain)" in note
+
+
+def test_other_numbers_of_samples_are_not_other_prompts(log, tmp_path):
+    log("a", [0.1])
+    log("b", [0.1], name=ACCURACY.replace("mean@", "mean@1"))
+    [note] = compare(read_arms([tmp_path / "a", tmp_path / "b"])).notes
+    assert "b measures the same prompts otherwise than a" in note and "mean@1" in note
 
 
 def test_a_run_without_validation_is_named(log, tmp_path):
@@ -188,3 +228,11 @@ def test_the_command_writes_a_page_and_json(log, tmp_path):
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
     refused = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--out", str(tmp_path / "out")])
     assert refused.exit_code == 1 and "no log of verl's file logger" in refused.stderr
+
+
+def test_a_folder_with_a_command_s_name_is_not_left_out_silently(log, tmp_path, monkeypatch):
+    log("runs", [0.1])
+    log("b", [0.2])
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["report", "runs", "b"])
+    assert shown.exit_code == 0 and "the folder of that name is ./runs" in shown.stderr

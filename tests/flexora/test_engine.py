@@ -96,7 +96,7 @@ def test_metrics_of_both_halves_are_those_of_the_batch(search, model):
 @pytest.fixture
 def parts(monkeypatch) -> list[Parts]:
     """Parts of the batches that a search divides."""
-    from verl_redit.flexora import engine as module
+    from verl_redit.flexora import search_engine as module
 
     seen: list[Parts] = []
     parts_of = module.parts_of

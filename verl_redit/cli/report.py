@@ -32,6 +32,8 @@ class _RunsUnlessNamed(TyperGroup):
     def parse_args(self, ctx, args):
         if args and args[0] not in {*self.commands, "--help"}:
             args = ["runs", *args]
+        elif args and Path(args[0]).is_dir():
+            typer.secho(f"{args[0]} is the command here; the folder of that name is ./{args[0]}", fg="yellow", err=True)
         return super().parse_args(ctx, args)
 
 
@@ -97,12 +99,9 @@ def robustness(
     from verl_redit.paft.robustness import dumps, report
     from verl_redit.paft.robustness.scores import make_report
 
-    try:
+    with told(dumps.DumpError):
         lengths = dumps.token_counter(tokenizer) if tokenizer else dumps.count_characters
         runs = dumps.read_runs(folders, step, lengths)
-    except dumps.DumpError as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(code=1) from error
     scores = make_report(runs, bar, "tokens" if tokenizer else "characters")
     page = report.write_report(scores, runs, out)
     if as_json:

@@ -15,12 +15,13 @@
 """What the arms of a comparison did, as figures: pure functions of their logs."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from verl_redit.comparison.logs import LogError, Run, is_validation, metrics_of
+from verl_redit.comparison.logs import LogError, Run, data_source, is_validation, metrics_of
 from verl_redit.settings import nearest
 
 LEVEL = 0.95
@@ -47,14 +48,14 @@ class ArmFigures:
         last_steps: the last step of each run.
         value: the metric at the step of the comparison, the mean of up to `WINDOW` points, over runs.
         difference: of the value from the first arm's; None for the first arm itself.
-        steps_to_target: of each run that reaches the target.
+        steps_to_target: of each run; None for one that does not reach the target.
         seconds_per_step: median over all steps but the first; None if it is not logged.
     """
 
     last_steps: list[int]
     value: Interval
     difference: Interval | None
-    steps_to_target: list[int]
+    steps_to_target: list[int | None]
     seconds_per_step: float | None
 
 
@@ -76,7 +77,8 @@ def compare(
 
     Args:
         metric: a name in the logs, or "validation accuracy", the mean of verl's ``val-core/…/mean@N``. Without one, the
-            first of that, val/loss, critic/score/mean and train/loss that every run has. Losses are better when lower.
+            first of that, val/loss, critic/score/mean and train/loss that every run has after step 0. Losses are better
+            when lower.
         target: without one, the first arm's value.
         step: without one, the last at which every run has the metric.
 
@@ -96,12 +98,11 @@ def compare(
     lower = metric.endswith("loss")
     found = {}
     for name, of_arm in arms.items():
-        reached = [reached for curve in curves[name] if (reached := _steps_to(curve, goal, lower)) is not None]
         found[name] = ArmFigures(
             last_steps=[max(run.steps) for run in of_arm],
             value=mean_interval(values[name]),
             difference=None if values[name] is base else _difference(values[name], base),
-            steps_to_target=reached,
+            steps_to_target=[_steps_to(curve, goal, lower) for curve in curves[name]],
             seconds_per_step=_seconds(of_arm),
         )
     return Comparison(metric, step, goal, found, [*_notes(arms, step), *_metric_notes(arms, metric)])
@@ -138,9 +139,12 @@ def _difference(values: list[float], base: list[float]) -> Interval:
 
 
 def _default_metric(runs: list[Run]) -> str:
-    for metric in (VALIDATION, *FALLBACKS):
-        if all(points(run, metric) for run in runs):
-            return metric
+    curves = {metric: [points(run, metric) for run in runs] for metric in (VALIDATION, *FALLBACKS)}
+    whole = [metric for metric, of_metric in curves.items() if all(of_metric)]
+    # by default verl validates before training and never again
+    trained = [metric for metric in whole if all(curve[-1][0] > 0 for curve in curves[metric])]
+    if whole:
+        return (trained or whole)[0]
     raise LogError(f"no metric of {VALIDATION}, {', '.join(FALLBACKS)} is in all runs; name one with --metric")
 
 
@@ -156,17 +160,23 @@ def _common_step(runs: list[Run], curves: dict[str, list[Points]], step: int | N
 
 
 def _value(curve: Points, step: int) -> float:
-    """Mean of the last `WINDOW` points up to a step, or of half of them if there are fewer than twice as many."""
+    """Mean of the last points up to a step, as many as `_window` says."""
     before = [value for at, value in curve if at <= step]
-    return statistics.fmean(before[-min(WINDOW, max(1, len(before) // 2)) :])
+    return statistics.fmean(before[-_window(before) :])
+
+
+def _window(values: Sequence) -> int:
+    """`WINDOW`, or half of the points if there are fewer than twice as many."""
+    return min(WINDOW, max(1, len(values) // 2))
 
 
 def _steps_to(curve: Points, target: float, lower: bool) -> int | None:
-    """The first step whose value, as `_value` has it, reaches the target."""
-    for at, _ in curve:
-        value = _value(curve, at)
-        if value <= target if lower else value >= target:
-            return at
+    """The last step of the first whole window whose mean reaches the target."""
+    width = _window(curve)
+    for end in range(width, len(curve) + 1):
+        mean = statistics.fmean(value for _, value in curve[end - width : end])
+        if mean <= target if lower else mean >= target:
+            return curve[end - 1][0]
     return None
 
 
@@ -183,17 +193,28 @@ def _metric_notes(arms: dict[str, list[Run]], metric: str) -> list[str]:
         told = any(of_arm.values()) and without
         return [f"{VALIDATION} is not compared: {', '.join(without)} has none."] if told else []
     first, *others = of_arm
-    return [
-        f"{name} validates on other prompts than {first} ({len(of_arm[name])} accuracies against "
-        f"{len(of_arm[first])}): their difference is one of prompts as well."
-        for name in others
-        if of_arm[name] != of_arm[first]
-    ]
+    notes = []
+    for name in others:
+        here, there = (set(map(data_source, of_arm[arm])) for arm in (name, first))
+        if here != there:
+            apart = ", ".join(sorted(here ^ there)[:3])
+            notes.append(
+                f"{name} validates on other prompts than {first} ({apart}): their difference is one of prompts as well."
+            )
+        elif of_arm[name] != of_arm[first]:
+            apart = ", ".join(sorted(of_arm[name] ^ of_arm[first])[:3])
+            notes.append(
+                f"{name} measures the same prompts otherwise than {first} ({apart}): their difference is one of "
+                "measures as well."
+            )
+    return notes
 
 
 def _notes(arms: dict[str, list[Run]], step: int) -> list[str]:
     longest = max(max(run.steps) for runs in arms.values() for run in runs)
     notes = [f"{run.file}: {note}." for runs in arms.values() for run in runs for note in run.notes]
+    if step == 0 and longest > 0:
+        notes.append("All are compared before training: not every run has the metric later (trainer.test_freq).")
     return notes + [
         f"{run.file} ends at step {max(run.steps)}, others go on to {longest}; all are compared at step {step}."
         for runs in arms.values()

@@ -61,8 +61,9 @@ def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
 
 
 def _read_arm(folder: Path) -> list[Run]:
-    files = sorted(folder.rglob("*.jsonl")) if folder.is_dir() else [folder]
-    found = [_joined([read_run(start) for start in _starts(file)]) for file in files if _is_log(file)]
+    logs = sorted(_logs_below(folder)) if folder.is_dir() else [folder]
+    starts = [of_run for of_run in map(_starts, logs) if _is_log(of_run[-1])]
+    found = [_joined([read_run(start) for start in of_run]) for of_run in starts]
     runs = [run for run in found if run.steps]
     if not runs:
         raise LogError(
@@ -73,10 +74,16 @@ def _read_arm(folder: Path) -> list[Run]:
     return runs
 
 
-def _starts(file: Path) -> list[Path]:
+def _logs_below(folder: Path) -> set[Path]:
+    """Each run's log; of one that is about to go on there may be earlier starts' alone."""
+    earlier = {other.with_suffix("") for other in folder.rglob("*.jsonl.*") if other.suffix[1:].isdigit()}
+    return {*folder.rglob("*.jsonl"), *earlier}
+
+
+def _starts(log: Path) -> list[Path]:
     """The logs of a run's starts, the last one's at the end."""
-    earlier = [other for other in file.parent.glob(f"{escape(file.name)}.*") if other.suffix[1:].isdigit()]
-    return [*sorted(earlier, key=lambda other: int(other.suffix[1:])), file]
+    earlier = [other for other in log.parent.glob(f"{escape(log.name)}.*") if other.suffix[1:].isdigit()]
+    return [*sorted(earlier, key=lambda other: int(other.suffix[1:])), *([log] if log.is_file() else [])]
 
 
 def _joined(starts: list[Run]) -> Run:
@@ -142,7 +149,7 @@ def _require_one_task(arms: dict[str, list[Run]]) -> None:
         str(run.file): sources
         for runs in arms.values()
         for run in runs
-        if (sources := {name.split("/", 1)[1].rsplit("/", 2)[0] for name in metrics_of([run]) if is_validation(name)})
+        if (sources := {data_source(name) for name in metrics_of([run]) if is_validation(name)})
     }
     for file, sources in seen.items():
         first, wanted = next(iter(seen.items()))
@@ -161,6 +168,11 @@ def _same(source: str, other: str) -> bool:
 def is_validation(metric: str) -> bool:
     """Whether verl logs it for a validation's accuracy: ``val-core/<data source>/<what>/mean@<samples>``."""
     return metric.startswith("val-core/") and metric.rsplit("/", 1)[-1].startswith("mean@")
+
+
+def data_source(validation: str) -> str:
+    """The data source, perhaps with a template, of a validation's metric."""
+    return validation.split("/", 1)[1].rsplit("/", 2)[0]
 
 
 def metrics_of(runs: list[Run]) -> set[str]:

@@ -102,7 +102,7 @@ def explanation(comparison: Comparison) -> str:
     return (
         f"Value: mean of up to {WINDOW} points up to step {comparison.step}, over runs; difference: from {first}; both "
         f"with their {LEVEL:.0%} t interval over runs, where there are two. Steps to target: until that mean reaches "
-        f"{comparison.target:.3g}, the median of the runs that do."
+        f"{comparison.target:.3g}, the median over runs, of which one that does not is never there."
     )
 
 
@@ -121,8 +121,9 @@ def _shown(figure: Interval, sign: str = "") -> str:
 
 
 def _arrival(arm: ArmFigures) -> str:
-    median = f"{np.median(arm.steps_to_target):g} " if arm.steps_to_target else ""
-    return f"{median}({len(arm.steps_to_target)} of {len(arm.last_steps)} runs)"
+    median = np.median([np.inf if step is None else step for step in arm.steps_to_target])
+    reached = sum(step is not None for step in arm.steps_to_target)
+    return f"{f'{median:g}' if np.isfinite(median) else 'never'} ({reached} of {len(arm.last_steps)} runs)"
 
 
 def _draw(metric: str, arms: dict[str, list[Run]]) -> bytes:

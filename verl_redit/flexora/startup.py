@@ -109,6 +109,12 @@ def offload_problems(model_config: Any) -> Iterator[str]:
         )
 
 
+def lora_problems(is_lora: bool) -> Iterator[str]:
+    """Why there is nothing to choose."""
+    if not is_lora:
+        yield "flexora: lora_rank is 0, so there is no LoRA to choose layers for; set model.lora_rank"
+
+
 def adapter_problems(peft_config: Any) -> Iterator[str]:
     """Why an adapter's layers cannot be searched or dropped one by one."""
     if getattr(peft_config, "use_dora", False):
@@ -203,3 +209,9 @@ def selection_problems(selection: Selection, modules: Iterable[str]) -> Iterator
                 f"({selection.model['type']}, {len(selection.units)} units); use it with this model and its "
                 "target_modules, and leave exclude_modules to it"
             )
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise ValueError with the problems, if there are any."""
+    if found := list(problems):
+        raise ValueError("\n".join(found))

@@ -12,84 +12,55 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Flexora in verl's FSDP engine: `FlexoraEngine` is the stock engine with a search beside its training.
-
-It is registered under the vendor name ``flexora`` and chosen for models whose config has ``lora.flexora``, which the
-Hydra groups ``+flexora=…`` fill in; every other model gets verl's own engine.
-"""
+"""verl's FSDP engine with a search beside its training (``mode=search``), which may go on with what it has chosen
+(``mode=one_run``)."""
 
 import hashlib
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch.distributed import ReduceOp
 from verl.utils.device import get_device_id
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules, lora_parameters, no_embedding_gradients
+from verl_redit.flexora.adapter import Gates, begin_anew, lora_modules, lora_parameters
 from verl_redit.flexora.batches import joined, parts_of
 from verl_redit.flexora.choice import NoChoice
-from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.export import write_settings
 from verl_redit.flexora.folder import SearchFolder
 from verl_redit.flexora.layers import units_of
 from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.priors import prior, spectral
-from verl_redit.flexora.record import Record, checkpointed
-from verl_redit.flexora.registry import VENDOR
+from verl_redit.flexora.record import Record
+from verl_redit.flexora.registry import DEVICES, SEARCH, settings_of
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
-from verl_redit.flexora.selection import BadSelection, load
-from verl_redit.flexora.startup import (
-    adapter_problems,
-    model_problems,
-    noise_problems,
-    offload_problems,
-    precision_problems,
-    resume_problems,
-    selection_problems,
-)
+from verl_redit.flexora.selection import BadSelection
+from verl_redit.flexora.startup import adapter_problems, lora_problems, noise_problems, precision_problems, refuse
 from verl_redit.flexora.switch import Switch
 from verl_redit.plugin import install_early
-from verl_redit.settings import parse
 
 
-class FlexoraEngine(FSDPEngineWithLMHead):
-    """verl's FSDP engine, with layers scored as it trains, or only chosen layers trained."""
+class SearchEngine(FSDPEngineWithLMHead):
+    """The stock engine, which scores layers as it trains."""
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
-        node = OmegaConf.to_container(OmegaConf.create(model_config.lora["flexora"]), resolve=True)
-        self.flexora = parse(FlexoraConfig, node, "flexora")
+        self.flexora = settings_of(model_config)
         self.method = (APPLIED if self.flexora.apply else METHODS)[self.flexora.method]
         self.search: Search | None = None
         self.switch = Switch(self.flexora.grain)
 
     def _build_lora_module(self, module):
-        if self.flexora.mode == "selected":
-            self.selection = load(str(self.flexora.selection))
-            searched = {name for unit in self.selection.units for name in unit.modules}
-            widths = {name: sum(part.weight.shape) for name, part in module.named_modules() if name in searched}
-            # before PEFT says that it found nothing to adapt
-            _refuse(model_problems(self.selection, self.model_config.hf_config.model_type, widths))
-            _refuse(noise_problems(self.selection, self.flexora.accept_noise))
-        if self.flexora.stop_backward:
-            _refuse(offload_problems(self.model_config))
-        with no_embedding_gradients(module) if self.flexora.stop_backward else nullcontext():
-            module = super()._build_lora_module(module)
-        _refuse(adapter_problems(module.peft_config["default"]))
-        modules = lora_modules(module)
-        if self.flexora.mode == "selected":
-            _refuse(selection_problems(self.selection, modules))
-        elif self.flexora.method == "spectral" and not self.engine_config.forward_only:
-            self.spectral = self._spectral(modules)
+        module = super()._build_lora_module(module)
+        refuse(adapter_problems(module.peft_config["default"]))
+        if self.flexora.method == "spectral" and not self.engine_config.forward_only:
+            self.spectral = self._spectral(lora_modules(module))
         return module
 
     def _spectral(self, modules: dict[str, Any]) -> np.ndarray:
@@ -102,12 +73,11 @@ class FlexoraEngine(FSDPEngineWithLMHead):
 
     def initialize(self):
         super().initialize()
-        if not self._is_lora:
-            raise ValueError("flexora: lora_rank is 0, so there is no LoRA to choose layers for; set model.lora_rank")
+        refuse(lora_problems(self._is_lora))
         self.gates = Gates(self.module, self.flexora.grain)
-        if self.engine_config.forward_only or self.flexora.mode == "selected":
+        if self.engine_config.forward_only:
             return
-        _refuse(precision_problems(self.method, self.scaler is not None, self._autocast_dtype))
+        refuse(precision_problems(self.method, self.scaler is not None, self._autocast_dtype))
         factors = self._factors()
         if self.flexora.rule == "top_k" and (self.flexora.k or 0) >= len(factors.units):
             raise ValueError(f"flexora.k: {self.flexora.k} of {len(factors.units)} units is no choice; lower it")
@@ -211,7 +181,7 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         self.search = None
         if self.flexora.mode == "one_run":
             kept = f"This choice is in {self.folder.selection_file}: +flexora=selected trains on it, if it is accepted"
-            _refuse(f"{problem}. {kept}" for problem in noise_problems(selection, self.flexora.accept_noise))
+            refuse(f"{problem}. {kept}" for problem in noise_problems(selection, self.flexora.accept_noise))
             searched = self.method.passes != "none"
             self.switch.drop(
                 (unit.name for unit in selection.units if not unit.chosen),
@@ -257,29 +227,16 @@ class FlexoraEngine(FSDPEngineWithLMHead):
         # vLLM knows no gates, so B carries them
         return self.gates.in_b(self.switch.synced(tensors)), peft_config
 
-    def _kept(self, checkpoint: str) -> Path:
-        record = checkpointed(Path(checkpoint), torch.distributed.get_world_size(), self.rank)
-        return record.with_suffix(".json")
-
     def save_checkpoint(self, local_path, *args, **kwargs):
         super().save_checkpoint(local_path, *args, **kwargs)
-        if self.flexora.mode == "selected":
-            self.selection.write(self._kept(local_path))
-        else:
-            self.folder.save(Path(local_path))
+        self.folder.save(Path(local_path))
         if self.rank == 0:
             write_settings(next(iter(self.module.peft_config.values())), Path(local_path))
 
     def load_checkpoint(self, local_path, *args, **kwargs):
         # before torch lists all the tensors that do not fit
-        followed = False
-        if self.flexora.mode == "selected":
-            _refuse(resume_problems(self.selection, self._kept(local_path)))
-        else:
-            followed = self.folder.resume(Path(local_path))
+        followed = self.folder.resume(Path(local_path))
         super().load_checkpoint(local_path, *args, **kwargs)
-        if self.flexora.mode == "selected":
-            return
         self.folder.replace()
         if self.method.passes == "none":
             return
@@ -291,16 +248,9 @@ class FlexoraEngine(FSDPEngineWithLMHead):
             self._apply_gates()
 
 
-def _refuse(problems: Iterable[str]) -> None:
-    if problems := list(problems):
-        raise ValueError("\n".join(problems))
-
-
 def register(transformer_impl: ModuleType) -> None:
     """Register the engine beside verl's."""
-    EngineRegistry.register(
-        model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"], vendor=VENDOR
-    )(FlexoraEngine)
+    EngineRegistry.register(**DEVICES, vendor=SEARCH)(SearchEngine)
 
 
 install_early(__name__)
