@@ -182,6 +182,9 @@ def test_what_needs_whole_groups_is_refused_in_the_open_loop(found, override):
         (["algorithm.use_kl_in_reward=true"], "algorithm.use_kl_in_reward=true: in the closed loop the KL"),
         (["redit.entropy_scale=1"], "redit.entropy_scale: redit.strategy=dither does not read it"),
         (["redit.strategy=directed", "redit.apply_to=tied"], "redit.apply_to: redit.strategy=directed does not"),
+        (["redit.strategy=directed", "redit.std=0.2"], "redit.std: redit.strategy=directed does not read it"),
+        (["redit.strategy=directed", "redit.schedule.shape=linear"], "redit.schedule: redit.strategy=directed"),
+        (["redit.unlabelled_rows=train"], "redit.unlabelled_rows: the closed loop dithers what the trainer trains on"),
         (["redit.std_floor=0.1"], "redit.std_floor: redit.std_source=dithered does not read it; set std_source=clean"),
         (
             ["redit.strategy=directed", "algorithm.rollout_correction.bypass_mode=true"],

@@ -200,9 +200,9 @@ def test_gates_look_at_the_raw_batch(gate, open_):
     assert (noise is not None) == open_
 
 
-def test_std_0_and_a_stopped_schedule_leave_advantages_alone():
+def test_std_0_and_a_schedule_at_its_end_leave_advantages_alone():
     rollouts, keys = batch(WRONG, MIXED)
-    for config in (ReditConfig(std=0), ReditConfig(schedule=Schedule(stop_step=0))):
+    for config in (ReditConfig(std=0), ReditConfig(schedule=Schedule("linear", total_steps=1))):
         noise, advantages = step(config, rollouts, keys)
         assert noise is None or not noise.any()
         assert advantages[:, 0].double().numpy() == pytest.approx(grpo(rollouts.rewards, rollouts.group), abs=0)

@@ -31,12 +31,15 @@ CLOSED_LOOP_SETTINGS = [
     "strategy", "apply_to", "std_source", "std_floor", "right_above", "gate", "accuracy_band", "entropy_scale",
 ]  # fmt: skip
 
-# of these, what each strategy reads; right_above is for the metrics of all
+NOISE_SETTINGS = ["distribution", "std", "components", "schedule"]
+_DITHERING = [*NOISE_SETTINGS, "apply_to", "std_source", "std_floor", "gate"]
+
+# of both, what each strategy reads; right_above is for the metrics of all
 STRATEGY_SETTINGS = {
-    "dither": ["apply_to", "std_source", "std_floor", "gate"],
+    "dither": _DITHERING,
     "directed": ["entropy_scale"],
     "accuracy_band": ["accuracy_band"],
-    "advantage_noise": ["apply_to", "std_source", "std_floor", "gate"],
+    "advantage_noise": _DITHERING,
 }
 
 

@@ -21,9 +21,9 @@ one won is not known to us. `linear` and a warm-up of every shape are ours. Step
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from verl_redit.settings import nearest
+from verl_redit.settings import check_name
 
 
 def square_root(step: float, time_scale: float = 300.0) -> float:
@@ -51,7 +51,16 @@ def linear(step: float, total_steps: int = 8000) -> float:
     return max(0.0, 1 - step / total_steps)
 
 
-SHAPES = ["constant", "square_root", "factor", "multi_factor", "cosine", "linear"]
+# the settings that each shape reads; all read warmup_steps and stop_step
+SHAPES = {
+    "constant": [],
+    "square_root": ["time_scale", "reverse"],
+    "factor": ["decay", "floor", "reverse"],
+    "multi_factor": ["milestones", "drop", "reverse"],
+    "cosine": ["floor", "total_steps", "reverse"],
+    "linear": ["total_steps", "reverse"],
+}
+_OF_SHAPES = {name for names in SHAPES.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -59,19 +68,19 @@ class Schedule:
     """The config node ``redit.schedule``.
 
     Args:
-        shape: one of `SHAPES`.
+        shape: a key of `SHAPES`.
         reverse: run the shape backwards from ``total_steps``, so that the noise grows.
         warmup_steps: steps over which the factor first rises linearly from 0 to where the shape begins; the shape runs
             in the steps left. None is what the authors' scripts have: 1,000 for ``cosine`` unless reversed, else 0.
         total_steps: length of ``cosine``, ``linear`` and every reversed shape, warm-up included.
-        stop_step: the last step with noise; None for no end.
+        stop_step: the last step with noise, at least 1; None for no end.
         time_scale: of ``square_root``, in steps.
         decay: of ``factor``, for each step.
         floor: least factor of ``factor`` and ``cosine``.
         milestones, drop: steps at which ``multi_factor`` multiplies by ``drop``.
 
     Raises:
-        ValueError: with the key first, for a value that makes no schedule.
+        ValueError: with the key first, for a value that makes no schedule, or that the shape does not read.
     """
 
     shape: str = "constant"
@@ -86,8 +95,7 @@ class Schedule:
     drop: float = 0.5
 
     def __post_init__(self):
-        if self.shape not in SHAPES:
-            raise ValueError(f"shape: {self.shape!r}; {nearest(self.shape, SHAPES)}")
+        check_name("shape", self.shape, list(SHAPES))
         if not self.time_scale > 0:
             raise ValueError(f"time_scale: {self.time_scale}; give a number of steps above 0")
         for name in ("decay", "floor", "drop"):
@@ -95,11 +103,19 @@ class Schedule:
                 raise ValueError(f"{name}: {getattr(self, name)}; give a number from 0 to 1")
         if self.warmup < 0:
             raise ValueError(f"warmup_steps: {self.warmup}; give 0 or more")
-        if self.total_steps <= self.warmup:
+        reads = [*SHAPES[self.shape], *(["total_steps"] if self.reverse else [])]
+        if self.stop_step is not None and self.stop_step < 1:
+            raise ValueError(f"stop_step: {self.stop_step} leaves no step with noise; give 1 or more")
+        if "total_steps" in reads and self.total_steps <= self.warmup:
             raise ValueError(
                 f"total_steps: {self.total_steps} leaves no step after the warm-up of {self.warmup}; "
                 "give a larger one, or set warmup_steps"
             )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_set = (tuple(value) if isinstance(value, list) else value) != field.default
+            if is_set and field.name in _OF_SHAPES and field.name not in reads:
+                raise ValueError(f"{field.name}: shape={self.shape} does not read it; drop it, or set another shape")
 
     @property
     def warmup(self) -> int:

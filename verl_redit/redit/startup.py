@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_redit.closed_loop import MODES, is_closed_loop
 from verl_redit.data_files import parquet, reads_files, validates, values
-from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, STRATEGY_SETTINGS, ReditConfig
+from verl_redit.redit.config import CLOSED_LOOP_SETTINGS, NOISE_SETTINGS, STRATEGY_SETTINGS, ReditConfig
 from verl_redit.settings import nearest, parse
 
 logger = getLogger(__name__)
@@ -101,7 +101,9 @@ def _closed_loop(config: DictConfig, settings: ReditConfig) -> Iterator[str]:
             "algorithm.use_kl_in_reward=true: in the closed loop the KL term would be taken for dithering; set it to "
             "false and use actor_rollout_ref.actor.use_kl_loss=true"
         )
-    for name in CLOSED_LOOP_SETTINGS:
+    if _is_set(settings, "unlabelled_rows"):
+        yield "redit.unlabelled_rows: the closed loop dithers what the trainer trains on, and reads no split; drop it"
+    for name in [*NOISE_SETTINGS, *CLOSED_LOOP_SETTINGS]:
         if name not in ("strategy", "right_above", *STRATEGY_SETTINGS[settings.strategy]) and _is_set(settings, name):
             yield f"redit.{name}: redit.strategy={settings.strategy} does not read it; drop it"
     reads_floor = "std_floor" in STRATEGY_SETTINGS[settings.strategy]
