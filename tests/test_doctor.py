@@ -13,6 +13,7 @@
 # limitations under the License.
 
 import shutil
+import sys
 from types import SimpleNamespace
 
 from verl_redit import doctor
@@ -47,6 +48,12 @@ def test_a_missing_entry_point_is_wrong_and_comes_with_its_mend(monkeypatch):
     check = next(doctor.plugin_checks("driver"))
     assert not check.ok and check.name == "entry point"
     assert "pip install verl-redit" in check.mend
+
+
+def test_a_verl_that_cannot_be_imported_is_a_check_among_others(monkeypatch):
+    monkeypatch.setitem(sys.modules, "verl", None)
+    *_, check = doctor.plugin_checks("driver")
+    assert (check.name, check.ok) == ("import verl", False) and "ModuleNotFoundError" in check.found
 
 
 def test_the_ranges_are_those_the_rest_of_the_suite_uses():

@@ -84,6 +84,22 @@ def test_all_problems_are_told_at_once(config):
     assert text.count("\n  - ") == 3
 
 
+def test_a_pattern_stands_for_its_files(config, rows):
+    check(config(f"data.train_files={rows.parent}/tr*n.parquet"))
+    assert "there is no file" in message(config(f"data.train_files={rows.parent}/none-*.parquet"))
+    rows.with_stem("train2").write_bytes(rows.with_stem("test").read_bytes())
+    # rows are looked at one by one, so all files are
+    assert "'test'" in message(config(f"data.train_files={rows.parent}/train2*.parquet"))
+
+
+def test_a_log_has_a_folder_when_the_run_starts(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "runs" / "seed0.jsonl"))
+    check(config("trainer.logger=[console]"))
+    assert f"mkdir -p {tmp_path / 'runs'}" in message(config("trainer.logger=[console,file]"))
+    (tmp_path / "runs").mkdir()
+    check(config("trainer.logger=[console,file]"))
+
+
 def test_files_that_a_data_set_of_the_users_reads_are_its_own_business(config):
     with pytest.raises(ConfigError) as told:
         check(config("data.custom_cls.path=mine.py", "data.train_files=hub/name", "redit.std=-1"))

@@ -18,6 +18,7 @@ Only parquet files are looked into; other formats are checked row by row as they
 """
 
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,15 @@ def listed(files: Any) -> list[str]:
     return [files] if isinstance(files, str) else list(files)
 
 
+def found(file: str) -> list[Path]:
+    """What a path of a data setting stands for here: it may be a pattern (``train-*.parquet``)."""
+    path = Path(file).expanduser()
+    return [path] if path.is_file() else sorted(map(Path, glob(str(path), recursive=True)))
+
+
 def parquet(files: Any) -> list[Path]:
     """Those files of a data setting that are parquet and there; a missing file is told by `verl_redit.preflight`."""
-    paths = [Path(file).expanduser() for file in listed(files)]
-    return [path for path in paths if path.suffix == ".parquet" and path.is_file()]
+    return [path for file in listed(files) for path in found(file) if path.suffix == ".parquet"]
 
 
 def struct_fields(file: Path, column: str) -> dict[str, pa.DataType]:

@@ -36,10 +36,10 @@ GROUPS = ["redit=gaussian", "redit=uniform", "paft=cycle", "flexora=search", "re
 SUPPORTED = {
     "verl": ">=0.9.1,<0.10",
     "torch": ">=2.11",
-    "transformers": ">=5.5.3,<5.11",
+    "transformers": ">=5.5.3,!=5.6.0,<5.11",
     "peft": ">=0.19",
     "ray": ">=2.41",
-    "tensordict": "==0.10.0",
+    "tensordict": ">=0.8.0,!=0.9.0,<=0.10.0",
     "TransferQueue": ">=0.1.10",
     "hydra-core": ">=1.3,<1.4",
 }
@@ -99,8 +99,10 @@ def plugin_checks(where: str) -> Iterator[Check]:
         where, "entry point", ENTRY_POINT in names, ", ".join(names) or "none in group verl.plugins",
         "install the package (pip install verl-redit); a copied folder has no entry point",
     )  # fmt: skip
-    import verl  # noqa: F401  loads the plugin
-
+    imported = _looked_up(where, "import verl", lambda: importlib.import_module("verl").__name__, "read the error")
+    if not imported.ok:
+        yield imported
+        return
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
     loaded = "verl_redit.plugin" in sys.modules
     yield Check(

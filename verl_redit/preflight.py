@@ -34,7 +34,7 @@ from verl_redit.closed_loop import (
     load_state,
     resumed_checkpoint,
 )
-from verl_redit.data_files import listed, reads_files
+from verl_redit.data_files import found, listed, reads_files
 
 NODES = ("redit", "paft", "flexora", "host")
 
@@ -140,8 +140,11 @@ def _missing_paths(config: DictConfig) -> Iterator[str]:
         yield f"actor_rollout_ref.model.path: there is no folder {model}"
     for setting in ("data.train_files", "data.val_files") if reads_files(config) else ():
         for file in listed(OmegaConf.select(config, setting)):
-            if "://" not in file and not Path(file).expanduser().is_file():
+            if "://" not in file and not found(file):
                 yield f"{setting}: there is no file {file}"
+    log = Path(os.environ.get("VERL_FILE_LOGGER_PATH", ""))
+    if "file" in listed(config.trainer.logger) and not log.parent.is_dir():
+        yield f"VERL_FILE_LOGGER_PATH={log}: verl makes no folder for its log; mkdir -p {log.parent}"
 
 
 def _claim(folder: Path) -> None:

@@ -26,8 +26,8 @@ SEED=${SEED:-0}
 #########################################################################
 
 RUN_DIR=$OUTPUT_DIR/$FLEXORA/seed$SEED
-LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
-mkdir -p "$RUN_DIR"
+LOG=$(realpath -m "${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}")
+mkdir -p "$RUN_DIR" "$(dirname "$LOG")"
 # verl empties its log as it starts; an earlier start's stays beside it
 if [ -s "$LOG" ]; then mv "$LOG" "$LOG.$(date +%s)"; fi
 touch "$LOG"

@@ -3,7 +3,8 @@
 #
 #   bash recipes/redit_math/run_qwen2_5_fsdp.sh                        # Qwen2.5-1.5B-Instruct
 #   REDIT=none bash recipes/redit_math/run_qwen2_5_fsdp.sh             # the same run without dithering
-#   bash recipes/redit_math/run_qwen2_5_fsdp.sh redit.std=0.0577       # any verl override at the end
+#   # verl overrides at the end; a run with other settings needs a folder of its own
+#   OUTPUT_DIR=checkpoints/wider bash recipes/redit_math/run_qwen2_5_fsdp.sh redit.std=0.0577
 
 set -xeuo pipefail
 
@@ -20,8 +21,8 @@ SEED=${SEED:-0}
 # whole paths, as workers of a Ray cluster start elsewhere
 OUTPUT_DIR=$(realpath -m "$OUTPUT_DIR")
 RUN_DIR=$OUTPUT_DIR/$REDIT/seed$SEED
-LOG=${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}
-mkdir -p "$RUN_DIR"
+LOG=$(realpath -m "${VERL_FILE_LOGGER_PATH:-$RUN_DIR/metrics.jsonl}")
+mkdir -p "$RUN_DIR" "$(dirname "$LOG")"
 # verl empties its log as it starts; an earlier start's stays beside it
 if [ -s "$LOG" ]; then mv "$LOG" "$LOG.$(date +%s)"; fi
 touch "$LOG"

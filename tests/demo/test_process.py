@@ -46,6 +46,29 @@ def test_a_failed_run_shows_its_first_error_and_its_log(tmp_path):
     assert str(tmp_path / "run" / "log.txt") in str(error.value)
 
 
+def test_the_reasons_that_a_run_is_refused_for_are_shown(tmp_path):
+    code = "raise ValueError('cannot start:\\n  - this: mend it\\n  - that')"
+    with pytest.raises(DemoError) as error:
+        train(tmp_path / "run", code)
+    assert "first error: ValueError: cannot start:\n  - this: mend it\n  - that\nthe whole log" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\x1b[36m(TaskRunnerV1 pid=14800)\x1b[0m torch.AcceleratorError: out of memory",
+        "ray.exceptions.RayTaskError(ZeroDivisionError): ray::run()",
+        "verl_redit.preflight.ConfigError: no",
+    ],
+)
+def test_an_error_is_found_where_it_is_raised(tmp_path, line):
+    log = tmp_path / "log.txt"
+    log.write_text(
+        f"UserWarning: ValueErrors\n    raise ConfigError(text)\nError executing job with []\n{line}\nmore\n"
+    )
+    assert process.first_error(log).startswith(f"first error: {line.strip()}\nthe whole log")
+
+
 def test_a_silent_run_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "STALL_SECONDS", 2)
     with pytest.raises(DemoError, match="no output for 2 s"):

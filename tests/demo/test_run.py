@@ -13,7 +13,9 @@
 # limitations under the License.
 
 import pytest
+from typer.testing import CliRunner
 
+from verl_redit.cli import app
 from verl_redit.demo import run
 from verl_redit.demo.process import DemoError
 from verl_redit.demo.workspace import Sizes
@@ -67,3 +69,13 @@ def test_a_second_demo_in_the_same_folder_is_refused(tmp_path):
     ):
         with run._only_demo_in(tmp_path):
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--problems", "8"], "fewer than the 16 prompts"), (["--prompts", "15", "--rollouts", "3"], "--ranks 2")],
+)
+def test_sizes_that_verl_would_stumble_over_are_refused(tmp_path, options, told):
+    refused = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), *options])
+    assert refused.exit_code == 2 and told in refused.stderr
+    assert not (tmp_path / "out").exists()

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from verl_redit.cli import flexora, pool, report
+from verl_redit.cli.output import told
 
 app = typer.Typer(no_args_is_help=True, help="Plugins for verl.", pretty_exceptions_enable=False)
 app.add_typer(flexora.app, name="flexora")
@@ -80,12 +81,13 @@ def demo(
     from verl_redit.demo.run import run_demo
     from verl_redit.demo.workspace import Sizes
 
+    if problems < prompts:
+        raise typer.BadParameter(f"--problems {problems}: fewer than the {prompts} prompts of a step; give more")
+    if prompts * rollouts % ranks:
+        raise typer.BadParameter(f"--ranks {ranks}: do not share {prompts} × {rollouts} rollouts evenly; change one")
     sizes = Sizes(
         steps=steps, prompts=prompts, rollouts=rollouts, ranks=ranks, seed=seed, warm_steps=warm_steps,
         problems=problems,
     )  # fmt: skip
-    try:
+    with told(DemoError):
         run_demo(out, sizes, std, console)
-    except DemoError as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(code=1) from error

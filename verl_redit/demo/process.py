@@ -14,7 +14,9 @@
 
 """Runs one command to its end, with a progress bar read from its metrics, and ends every process it has started."""
 
+import itertools
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -29,9 +31,11 @@ from verl_redit.demo.workspace import Sizes
 
 STALL_SECONDS = 600
 RUN_MARK = "VERL_REDIT_DEMO_RUN"
+# as Python ends a traceback, perhaps with what Ray and colours put before it
+RAISED = re.compile(r"(\S*\([^)]*pid=[^)]*\)\S* +)?[\w.]+(Error|Exception|Interrupt)(\(\w+\))?: ")
 
 
-class DemoError(RuntimeError):
+class DemoError(ValueError):
     """The demo cannot go on; the message says where to look."""
 
 
@@ -87,11 +91,12 @@ def _wait(process: subprocess.Popen) -> int | None:
 
 
 def first_error(log: Path) -> str:
-    """The first line of the log that tells of an error: later ones are often its echoes."""
-    for line in log.read_text(errors="replace").splitlines():
-        # Hydra tells that there is an error, and the whole command, before what it is
-        if "Error" in line and "Warning" not in line and not line.startswith("Error executing job"):
-            return f"first error: {line.strip()}\nthe whole log is {log}"
+    """The first error in the log, with the lines that belong to it: later ones are often its echoes."""
+    lines = iter(log.read_text(errors="replace").splitlines())
+    for line in lines:
+        if RAISED.match(line):
+            rest = itertools.takewhile(lambda line: line.startswith("  "), lines)
+            return f"first error: {line.strip()}\n" + "".join(f"{line}\n" for line in rest) + f"the whole log is {log}"
     return f"the log is {log}"
 
 
