@@ -97,8 +97,8 @@ def main(
             began = time.time()
             run_to_end(arguments, folder, arm.title, sizes, console)
             starts[arm.title].append(round((folder / "rollouts" / "1.jsonl").stat().st_mtime - began, 1))
-            entries = training_steps(folder / "metrics.jsonl")[1:]
-            seconds[arm.title] += [entry["data"]["timing_s/step"] for entry in entries]
+            logged = training_steps(folder / "metrics.jsonl")[1:]
+            seconds[arm.title] += [data["timing_s/step"] for data in logged]
     print(
         json.dumps(
             {

@@ -132,7 +132,7 @@ class Grpo:
         return fmean(json.loads(line)["acc"] for line in lines)
 
     def seconds(self, folder: Path) -> float:
-        return sum(entry["data"]["timing_s/step"] for entry in training_steps(folder / "metrics.jsonl"))
+        return sum(data["timing_s/step"] for data in training_steps(folder / "metrics.jsonl"))
 
 
 def answered(model: Path, adapter: Path | None = None) -> float:

@@ -78,8 +78,7 @@ def show_rewards(arms: dict[str, list[Path]], console: Console) -> None:
     table = Table("arm", "reward, first 4 steps, %", "last 4 steps, %")
     for arm, dumps in arms.items():
         curves = [
-            [entry["data"]["critic/score/mean"] for entry in training_steps(dump.parents[1] / "metrics.jsonl")]
-            for dump in dumps
+            [data["critic/score/mean"] for data in training_steps(dump.parents[1] / "metrics.jsonl")] for dump in dumps
         ]
         ends = [np.array([np.mean(curve[part]) for curve in curves]) for part in (slice(4), slice(-4, None))]
         table.add_row(arm, *(cell(over_seeds(values)) for values in ends))

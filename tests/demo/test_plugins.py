@@ -60,7 +60,7 @@ def test_each_plugin_is_told_of(tmp_path):
         validation(folder, 10, near=[1, 0], far=far)
     searched(suite)
     steps = [
-        {"data": {"redit/effective_std": std, "redit/tied_share": tied, "redit/tied_energy_share": energy}}
+        {"redit/effective_std": std, "redit/tied_share": tied, "redit/tied_energy_share": energy}
         for std, tied, energy in ((0.02, 0.2, 0.4), (0.04, 0.4, 0.8))
     ]
     redit, paft, flexora = plugins.parts(stock, suite, steps, parse(POOL, ".yaml", "pool"))

@@ -160,19 +160,19 @@ def _common_step(runs: list[Run], curves: dict[str, list[Points]], step: int | N
 
 
 def _value(curve: Points, step: int) -> float:
-    """Mean of the last points up to a step, as many as `_window` says."""
+    """Mean of the last points up to a step, as many as `window` says."""
     before = [value for at, value in curve if at <= step]
-    return statistics.fmean(before[-_window(before) :])
+    return statistics.fmean(before[-window(before) :])
 
 
-def _window(values: Sequence) -> int:
+def window(values: Sequence) -> int:
     """`WINDOW`, or half of the points if there are fewer than twice as many."""
     return min(WINDOW, max(1, len(values) // 2))
 
 
 def _steps_to(curve: Points, target: float, lower: bool) -> int | None:
     """The last step of the first whole window whose mean reaches the target."""
-    width = _window(curve)
+    width = window(curve)
     for end in range(width, len(curve) + 1):
         mean = statistics.fmean(value for _, value in curve[end - width : end])
         if mean <= target if lower else mean >= target:

@@ -21,7 +21,6 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from verl_redit.flexora.pictures import draw
 from verl_redit.flexora.selection import load as load_selection
@@ -45,7 +44,7 @@ class Part:
     picture: str = ""
 
 
-def parts(stock: Path, suite: Path, steps: list[dict[str, Any]], pool: Pool) -> list[Part]:
+def parts(stock: Path, suite: Path, steps: list[dict[str, float]], pool: Pool) -> list[Part]:
     """What ReDit, PAFT and Flexora did.
 
     Args:
@@ -56,9 +55,9 @@ def parts(stock: Path, suite: Path, steps: list[dict[str, Any]], pool: Pool) -> 
     return [_redit(steps), _paft(stock, suite, pool), _flexora(suite)]
 
 
-def _redit(steps: list[dict[str, Any]]) -> Part:
+def _redit(steps: list[dict[str, float]]) -> Part:
     metrics = ("effective_std", "tied_share", "tied_energy_share")
-    std, tied, energy = (statistics.fmean(step["data"][f"redit/{name}"] for step in steps) for name in metrics)
+    std, tied, energy = (statistics.fmean(step[f"redit/{name}"] for step in steps) for name in metrics)
     return Part(
         "ReDit: noise on rewards",
         f"Noise with a standard deviation of {std:.3f} was added to the rewards that the gradient saw. In {tied:.0%} "

