@@ -31,7 +31,7 @@ from rich.table import Table
 
 from recipes.lab.runs import Job, run_all
 from verl_redit.comparison.figures import compare
-from verl_redit.comparison.logs import read_arms
+from verl_redit.comparison.logs import read_run
 from verl_redit.comparison.page import print_comparison
 from verl_redit.demo.report import RAW_REWARD, TIED_GROUPS, read_curves
 from verl_redit.demo.workspace import Sizes, keep_to, prepare
@@ -86,8 +86,10 @@ def main(
     prepare(folder, sizes_of(steps, warm_steps, 0), console)
     jobs = {(arm, seed): job(folder, arm, sizes_of(steps, warm_steps, seed)) for seed in range(seeds) for arm in ARMS}
     run_all(list(jobs.values()), folder, processes, console)
-    print_comparison(compare(read_arms([folder / arm for arm in ARMS])), console)
-    console.print(rewards({arm: [jobs[arm, seed].folder for seed in range(seeds)] for arm in ARMS}))
+    folders = {arm: [jobs[arm, seed].folder for seed in range(seeds)] for arm in ARMS}
+    logs = {arm: [read_run(run / "metrics.jsonl") for run in runs] for arm, runs in folders.items()}
+    print_comparison(compare(logs), console)
+    console.print(rewards(folders))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def main(
     for arm, seed in track([(arm, seed) for seed in range(seeds) for arm in ARMS], "runs", console=console):
         dumps[arm].append(train(folder, arm, seed, sizes, items, console))
     before = folder / f"{ARMS[0]}-0" / "validation" / "0.jsonl"
-    of_tier = summary({"before": [before], **dumps})
+    of_model = summary({"before": [before]})
+    of_tier = {tier: {**of_model[tier], **arms} for tier, arms in summary(dumps, ["fixed", "cycle"]).items()}
     (folder / "summary.json").write_text(json.dumps(of_tier, indent=1))
     draw(dumps, folder / "accuracy.png")
     show(of_tier, console)

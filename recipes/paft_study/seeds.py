@@ -12,10 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs of several seeds as one table: means over seeds with intervals, by tier, and each arm against the first one."""
+"""Runs of several seeds as one table: means over seeds with intervals, by tier, and each arm against others."""
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -29,17 +30,18 @@ from verl_redit.comparison.intervals import draw_intervals
 Figures = dict[str, list[float]]  # name -> [mean over seeds, lower end, upper end of its interval]
 
 
-def summary(dumps: dict[str, list[Path]]) -> dict[str, dict[str, Figures]]:
-    """Tier -> arm -> mean, std and min of the accuracy over templates, and the mean's paired difference from the first
-    arm's.
+def summary(dumps: dict[str, list[Path]], bases: Sequence[str] = ()) -> dict[str, dict[str, Figures]]:
+    """Tier -> arm -> mean, std and min of the accuracy over templates, and the mean's paired difference from each base.
 
     Args:
         dumps: arm -> a dump of validation for each seed; arms have the same seeds.
+        bases: arms.
     """
     seeds = {arm: [accuracies(file) for file in files] for arm, files in dumps.items()}
     tiers = ["all", *dict.fromkeys(tier for tier, _ in next(iter(seeds.values()))[0])]
     return {
-        tier: _of_tier({arm: [_chosen(seed, tier) for seed in runs] for arm, runs in seeds.items()}) for tier in tiers
+        tier: _of_tier({arm: [_chosen(seed, tier) for seed in runs] for arm, runs in seeds.items()}, bases)
+        for tier in tiers
     }
 
 
@@ -63,12 +65,12 @@ def _chosen(seed: dict[tuple[str, str], float], tier: str) -> np.ndarray:
     return np.array([accuracy for (own, _), accuracy in seed.items() if tier in ("all", own)])
 
 
-def _of_tier(arms: dict[str, list[np.ndarray]]) -> dict[str, Figures]:
-    first = np.array([values.mean() for values in next(iter(arms.values()))])
+def _of_tier(arms: dict[str, list[np.ndarray]], bases: Sequence[str]) -> dict[str, Figures]:
+    means = {arm: np.array([values.mean() for values in seeds]) for arm, seeds in arms.items()}
     figures = {}
     for arm, seeds in arms.items():
-        mean = np.array([values.mean() for values in seeds])
-        figures[arm] = {"mean": over_seeds(mean), "over the first": over_seeds(mean - first)}
+        figures[arm] = {"mean": over_seeds(means[arm])}
+        figures[arm] |= {f"over {base}": over_seeds(means[arm] - means[base]) for base in bases if base != arm}
         if len(seeds[0]) > 1:
             figures[arm]["std"] = over_seeds(np.array([values.std(ddof=1) for values in seeds]))
             figures[arm]["min"] = over_seeds(np.array([values.min() for values in seeds]))
@@ -83,7 +85,7 @@ def over_seeds(values: np.ndarray) -> list[float]:
 
 def show(of_tier: dict[str, dict[str, Figures]], console: Console) -> None:
     """Print the table, in percent."""
-    names = ["mean", "over the first", "std", "min"]
+    names = list(dict.fromkeys(name for arms in of_tier.values() for figures in arms.values() for name in figures))
     table = Table("tier", "arm", *names, caption=f"percent; below each value its {LEVEL:.0%} interval over seeds")
     for tier, arms in of_tier.items():
         for arm, figures in arms.items():

@@ -128,8 +128,8 @@ def shown(folder: Path, pool: Pool, arm: Arm, seed: int) -> str:
 def train(folder: Path, run: Path, pool: Pool, arm: Arm, seed: int, sizes: Sizes) -> Path:
     """Run verl's supervised trainer; returns the folder of the trained model."""
     steps = sizes.rows // sizes.batch * sizes.epochs
-    trained = run / "checkpoints" / f"global_step_{steps}" / "huggingface"
-    if trained.is_dir():
+    trained, done = run / "checkpoints" / f"global_step_{steps}" / "huggingface", run / "trained"
+    if done.exists():
         return trained
     supervised.train(
         folder / "model", folder / "train.parquet", run, "+paft=sft",
@@ -140,6 +140,7 @@ def train(folder: Path, run: Path, pool: Pool, arm: Arm, seed: int, sizes: Sizes
         f"trainer.total_epochs={sizes.epochs}", "trainer.save_freq=-1", "checkpoint.save_contents=[hf_model]",
         "trainer.resume_mode=disable", ranks=RANKS,
     )  # fmt: skip
+    done.touch()
     return trained
 
 
@@ -150,7 +151,9 @@ def judge(run: Path, trained: Path, pool: Pool, sizes: Sizes) -> None:
         if not dump.is_file():
             lines = answers(trained, templates, sizes.items)
             dump.parent.mkdir(exist_ok=True)
-            dump.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+            part = dump.with_suffix(".part")
+            part.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+            part.rename(dump)  # one that is cut off is no dump
 
 
 def answers(trained: Path, templates: list[Template], items: int) -> list[dict]:
@@ -210,7 +213,9 @@ def main(
         {arm: [run / dumps / "1.jsonl" for run in folders] for arm, folders in runs.items()}
         for dumps in ("seen", "validation")
     )
-    of_tier = {"trained template": summary(seen)["all"], **summary(unseen)}
+    # policies are judged against two of them, a curve by its ends
+    bases = ["fixed", "cycle"] if study is Study.policies else [next(iter(runs))]
+    of_tier = {"trained template": summary(seen, bases)["all"], **summary(unseen, bases)}
     (folder / f"{study.value}.json").write_text(json.dumps(of_tier, indent=1))
     draw(unseen, folder / f"{study.value}.png")
     show(of_tier, console)

@@ -32,7 +32,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from verl_redit.flexora.layers import NoLayers, exclude_regex, layer_of, lora_factor, unit_of, units_of
+from verl_redit.flexora.layers import NoLayers, as_regex, exclude_regex, layer_of, lora_factor, unit_of, units_of
 from verl_redit.flexora.startup import adapter_problems
 
 SHAPE = dict(
@@ -104,6 +104,12 @@ def test_modules_in_no_layer_are_named_with_the_setting_that_leaves_them_out():
         units_of([*outside, *inside], "layer")
     pattern = re.search("model.exclude_modules='(.*)'", str(error.value))[1]
     assert [module for module in [*outside, *inside] if not re.fullmatch(pattern, module)] == inside
+
+
+def test_a_list_of_excluded_modules_means_the_same_as_a_pattern():
+    for listed in (["q_proj", "down_proj"], ["layers.1.mlp.up_proj"]):
+        assert lora_modules(with_lora("qwen2", as_regex(listed))) == lora_modules(with_lora("qwen2", listed))
+    assert as_regex(None) is None and as_regex("a|b") == "a|b"
 
 
 @pytest.mark.parametrize("grain", ["layer", "module"])

@@ -227,6 +227,11 @@ def test_an_item_keeps_its_name_when_the_filter_drops_one_with_the_same_index(ma
     assert {info["question"] for info in named if info["item_id"] == kept} == {"2 coins"}
 
 
+def test_training_rows_with_the_same_index_have_names_of_their_own(make, tmp_path):
+    dataset, _ = make(files=[write(tmp_path / f"{name}.parquet", [row(0, f"{name} coins")]) for name in "ab"])
+    assert len({dataset[number, 0]["extra_info"]["item_id"] for number in range(2)}) == 2
+
+
 def test_items_without_an_index_are_the_same_in_any_files(make, tmp_path):
     def named(*rows):
         dataset, _ = make("paft.grid.items=9", files=write(tmp_path / "a.parquet", list(rows)), is_train=False)

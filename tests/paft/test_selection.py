@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_redit.paft import config
-from verl_redit.paft.config import Adaptive, PaftConfig
+from verl_redit.paft.config import Adaptive, Grid, PaftConfig
 from verl_redit.paft.pool import Template
 from verl_redit.paft.sampler import POLICIES
 from verl_redit.paft.selection import Draw, Group, find, keyed, limits_of
@@ -184,6 +184,9 @@ def test_metrics_are_of_the_groups_since_the_last_call():
         (dict(validation="none"), "validation: 'none'"),
         (dict(block=0), "block: 0"),
         (dict(template="t"), "template: policy=cycle does not read it"),
+        (dict(block=16), "block: policy=cycle does not read it"),
+        (dict(adaptive=Adaptive(rate=9.0)), "adaptive: policy=cycle does not read it"),
+        (dict(grid=Grid(items=5), validation="stock"), "grid: validation=stock does not read it"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -196,6 +199,7 @@ def test_wrong_settings_are_named(settings, message):
     [
         (dict(loss="fail"), "loss: 'fail'"),
         (dict(rate=0), "rate: 0"),
+        (dict(worst=0.5), "worst: loss=failure does not use it"),
         (dict(memory=0), "memory: 0; give a number from 0 to 1, above 0"),
         (dict(floor=1.1), "floor: 1.1"),
         (dict(cap=0.5), "cap: 0.5; give a finite number of 1 or more"),

@@ -61,12 +61,12 @@ def test_means_intervals_and_paired_differences_are_those_computed_by_hand(tmp_p
         arm: [dump(tmp_path / f"{arm}-{seed}.jsonl", run) for seed, run in enumerate(of_arm)]
         for arm, of_arm in runs.items()
     }
-    found = seeds.summary(dumps)
+    found = seeds.summary(dumps, ["fixed"])
     assert list(found) == ["all", "a", "b"]
     assert found["a"]["fixed"]["mean"] == [0.25, 0.25, 0.25] and found["a"]["fixed"]["min"] == [0.0, 0.0, 0.0]
     mean, low, high = found["a"]["cycle"]["mean"]  # 0.75 and 1.0
     assert mean == 0.875 and high - mean == pytest.approx(12.7062 * 0.125, abs=1e-4) == mean - low
-    assert found["a"]["cycle"]["over the first"][0] == 0.625
+    assert found["a"]["cycle"]["over fixed"][0] == 0.625
     assert found["a"]["cycle"]["std"][0] == pytest.approx((0.5**0.5 / 2 + 0) / 2, abs=1e-4)
     assert found["all"]["fixed"]["mean"][0] == 0.5
-    assert found["b"]["cycle"] == {"mean": [1.0, 1.0, 1.0], "over the first": [0.0, 0.0, 0.0]}
+    assert found["b"]["cycle"] == {"mean": [1.0, 1.0, 1.0], "over fixed": [0.0, 0.0, 0.0]}

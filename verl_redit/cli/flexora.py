@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Layer selections: look at them, compare them, choose anew.")
 
-OPTION_OF_RULE = {"top_k": "k", "budget": "budget", "z_score": "z"}
 
 SelectionFile = Annotated[Path, typer.Argument(metavar="SELECTION", help="The selection.json of a search.")]
 
@@ -161,7 +160,7 @@ def select(
     z: Annotated[float | None, typer.Option("--z", help="Standard deviations above the mean for z_score.")] = None,
 ) -> None:
     """Choose anew from what a search has measured, by another rule."""
-    from verl_redit.flexora.config import FlexoraConfig
+    from verl_redit.flexora.config import OPTION_OF_RULE, FlexoraConfig
     from verl_redit.flexora.record import read
     from verl_redit.flexora.selection import conclude
     from verl_redit.settings import parse
@@ -171,9 +170,13 @@ def select(
     searched = read(record)
     given = {"rule": rule, "k": k, "budget": budget, "z": z}
     given = {key: value for key, value in given.items() if value is not None}
-    settings = parse(FlexoraConfig, {**searched.settings, **given}, "flexora")
-    for option in given.keys() - {"rule", OPTION_OF_RULE.get(settings.rule)}:
-        raise ValueError(f"--{option} {given[option]}: rule={settings.rule} does not read it; give --rule as well")
+    of_rules = {"rule", *OPTION_OF_RULE.values()}
+    same = rule in (None, searched.settings["rule"])
+    before = {key: value for key, value in searched.settings.items() if same or key not in of_rules}
+    wanted = parse(FlexoraConfig, {**before, **({} if rule is None else {"rule": rule})}, "flexora").rule
+    for option in given.keys() - {"rule", OPTION_OF_RULE.get(wanted)}:
+        raise ValueError(f"--{option} {given[option]}: rule={wanted} does not read it; give --rule as well")
+    settings = parse(FlexoraConfig, {**before, **given}, "flexora")
     selection = conclude(searched, settings)
     selection.write(out)
     console.out(f"{selection.summary}; written to {out}")

@@ -15,6 +15,7 @@
 """Settings of Flexora: the top-level config node ``flexora``."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from verl_redit.flexora.choice import RULES
@@ -24,6 +25,7 @@ from verl_redit.settings import check_name
 
 MODES = ["search", "selected", "one_run"]
 SWITCHES = ["reset", "keep"]
+OPTION_OF_RULE = {"top_k": "k", "budget": "budget", "z_score": "z"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class FlexoraConfig:
         restrict_rollouts: let vLLM wrap the modules of ``selected`` alone.
 
     Raises:
-        ValueError: with the key first, for a value outside these.
+        ValueError: with the key first, for a value outside these, or one that nothing would read.
     """
 
     mode: str = "search"
@@ -107,3 +109,19 @@ class FlexoraConfig:
             raise ValueError(
                 f"selection: {self.selection!r} with mode={self.mode}; give +flexora=selected a file, and others none"
             )
+        for key, chosen in self._unread():
+            if getattr(self, key) != getattr(FlexoraConfig, key):
+                raise ValueError(f"{key}: {chosen}={getattr(self, chosen)} does not read it; drop it")
+
+    def _unread(self) -> Iterator[tuple[str, str]]:
+        """Settings that are not read, each with the setting that says so; without those that a script may give to every
+        mode (``seed``, ``search_steps``, ``output``)."""
+        if self.mode == "selected":
+            yield from ((key, "mode") for key in ("method", "grain", "apply", "rule"))
+        if self.mode != "one_run":
+            yield "switch", "mode"
+        yield from ((key, "rule") for rule, key in OPTION_OF_RULE.items() if rule != self.rule)
+        if METHODS[self.method].passes not in ("held_out", "unrolled"):
+            yield "held_out", "method"
+        if METHODS[self.method].passes != "unrolled":
+            yield "inner_steps", "method"

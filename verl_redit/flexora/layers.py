@@ -18,7 +18,7 @@ A unit is what is scored and chosen as one: a decoder layer, or one linear modul
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 GRAINS = ["layer", "module"]
@@ -89,6 +89,13 @@ def units_of(modules: Iterable[str], grain: str) -> dict[str, list[str]]:
     if not units:
         raise NoLayers("target_modules meets no module of this model, so there is no LoRA to choose layers for")
     return units
+
+
+def as_regex(modules: str | Sequence[str] | None) -> str | None:
+    """What PEFT takes as ``exclude_modules`` (a list names modules by their last parts) as one regular expression."""
+    if modules is None or isinstance(modules, str):
+        return modules
+    return rf"(?:.*\.)?(?:{'|'.join(map(re.escape, modules))})"
 
 
 def exclude_regex(units: Mapping[str, Iterable[str]], chosen: Iterable[str]) -> str:

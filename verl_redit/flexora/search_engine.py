@@ -33,7 +33,7 @@ from verl_redit.flexora.batches import joined, parts_of
 from verl_redit.flexora.choice import NoChoice
 from verl_redit.flexora.export import write_settings
 from verl_redit.flexora.folder import SearchFolder
-from verl_redit.flexora.layers import units_of
+from verl_redit.flexora.layers import as_regex, units_of
 from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.priors import prior, spectral
 from verl_redit.flexora.record import Record
@@ -87,7 +87,7 @@ class SearchEngine(FSDPEngineWithLMHead):
             "type": self.model_config.hf_config.model_type,
             # an adapter from lora_adapter_path has its own
             "lora_rank": next(iter(lora_modules(self.module).values())).r["default"],
-            "exclude_modules": self.model_config.exclude_modules,
+            "exclude_modules": as_regex(self.model_config.exclude_modules),
         }
         self.record = Record(dict(vars(self.flexora)), factors.units, self._sizes(factors.units), model)
         self.folder = SearchFolder(self.record, self.flexora)

@@ -96,6 +96,8 @@ class Adaptive:
         _check_share("worst", self.worst, above=0)
         if not (math.isfinite(self.explore) and self.explore >= 0):
             raise ValueError(f"explore: {self.explore}; give a finite number, 0 or larger")
+        if self.worst != Adaptive.worst and self.loss != "cvar":
+            raise ValueError(f"worst: loss={self.loss} does not use it; set loss=cvar, or drop it")
         if self.explore and self.loss != "signal":
             raise ValueError(f"explore: loss={self.loss} does not use it; set loss=signal, or drop it")
         _check_share("quarantine_below", self.quarantine_below)
@@ -137,3 +139,9 @@ class PaftConfig:
         _check_positive("block", self.block, 1)
         if self.template is not None and self.policy != "fixed":
             raise ValueError(f"template: policy={self.policy} does not read it; set policy=fixed, or drop it")
+        if self.block != PaftConfig.block and self.policy != "block":
+            raise ValueError(f"block: policy={self.policy} does not read it; set policy=block, or drop it")
+        if self.adaptive != Adaptive() and self.policy != "adaptive":
+            raise ValueError(f"adaptive: policy={self.policy} does not read it; set policy=adaptive, or drop it")
+        if self.grid != Grid() and self.validation != "grid":
+            raise ValueError(f"grid: validation={self.validation} does not read it; set validation=grid, or drop it")

@@ -18,7 +18,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_redit.paft.pool import PoolError
 from verl_redit.paft.pool_rows import PoolRows
-from verl_redit.paft.rows import item_of, names_of
+from verl_redit.paft.rows import names_of
 
 _NUMBER = "verl_redit row number"
 
@@ -86,7 +86,7 @@ class PromptPoolDataset(PoolRows, RLHFDataset):
         number, self.template = self.pair(index)
         try:
             row = super().__getitem__(number)
-            item = item_of(row, number) if self.is_train else self.names[number]
+            item = self.kept_names[number] if self.is_train else self.names[number]
             label = {"template_id": "", "tier": "", "contract": "", "item_id": item}
             if self.template is not None:
                 label |= {

@@ -14,6 +14,7 @@
 
 """verl's data set for supervised fine-tuning, with prompts rendered from a pool (``data.custom_cls``)."""
 
+import logging
 from typing import Any
 
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset, convert_nested_value_to_list_recursive
@@ -25,6 +26,8 @@ from verl_redit.paft.pool_rows import PoolRows
 from verl_redit.paft.rows import names_of
 from verl_redit.paft.scoring import is_stated
 from verl_redit.paft.startup import pool_problems, row_problems
+
+logger = logging.getLogger(__name__)
 
 
 class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
@@ -67,6 +70,12 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
                     f"data.val_files: {len(self)} rows of validation, and verl leaves out the last incomplete batch of "
                     f"{config.train_batch_size}, so none would be left; raise paft.grid.items"
                 )
+            if left := len(self) % config.train_batch_size:
+                logger.warning(
+                    "paft.grid.items: verl leaves out the last incomplete batch of validation, %d of %d cells; choose "
+                    "items so that data.train_batch_size=%d divides them",
+                    left, len(self), config.train_batch_size,
+                )  # fmt: skip
 
     def create_distributed_sampler(self, replicas: int, rank: int):
         """The sampler of (row, template) pairs; verl asks for it through `verl_redit.backports.dataset_sampler`."""
@@ -78,8 +87,8 @@ class PromptPoolSFTDataset(PoolRows, MultiTurnSFTDataset):
         for number, messages in enumerate(self.messages if self.renders else []):
             said = [turn["content"] for turn in messages if turn["role"] == "assistant"]
             replies = "\n".join(text for text in said if isinstance(text, str))  # calls of tools have none
-            if self.is_train and not any(is_stated(replies, contract) for contract in contracts):
-                rules = " or ".join(sorted(CONTRACTS[contract].rule for contract in contracts))
+            if self.is_train and not all(is_stated(replies, contract) for contract in contracts):
+                rules = " and ".join(sorted(CONTRACTS[contract].rule for contract in contracts))
                 raise ValueError(
                     f"data.train_files: the reply of row {number} does not {rules}, as the "
                     f"templates of pool {self.pool.name} ask; use a pool with the replies' own contract"
