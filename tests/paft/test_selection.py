@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_redit.paft import config
-from verl_redit.paft.config import Adaptive, Grid, PaftConfig
+from verl_redit.paft.config import Adaptive, PaftConfig
 from verl_redit.paft.pool import Template
 from verl_redit.paft.sampler import POLICIES
 from verl_redit.paft.selection import Draw, Group, find, keyed, limits_of
@@ -186,7 +186,6 @@ def test_metrics_are_of_the_groups_since_the_last_call():
         (dict(template="t"), "template: policy=cycle does not read it"),
         (dict(block=16), "block: policy=cycle does not read it"),
         (dict(adaptive=Adaptive(rate=9.0)), "adaptive: policy=cycle does not read it"),
-        (dict(grid=Grid(items=5), validation="stock"), "grid: validation=stock does not read it"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

@@ -143,5 +143,3 @@ class PaftConfig:
             raise ValueError(f"block: policy={self.policy} does not read it; set policy=block, or drop it")
         if self.adaptive != Adaptive() and self.policy != "adaptive":
             raise ValueError(f"adaptive: policy={self.policy} does not read it; set policy=adaptive, or drop it")
-        if self.grid != Grid() and self.validation != "grid":
-            raise ValueError(f"grid: validation={self.validation} does not read it; set validation=grid, or drop it")
