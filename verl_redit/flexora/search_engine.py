@@ -41,7 +41,14 @@ from verl_redit.flexora.registry import DEVICES, SEARCH, settings_of
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import BadSelection
-from verl_redit.flexora.startup import adapter_problems, lora_problems, noise_problems, precision_problems, refuse
+from verl_redit.flexora.startup import (
+    adapter_problems,
+    length_problems,
+    lora_problems,
+    noise_problems,
+    precision_problems,
+    refuse,
+)
 from verl_redit.flexora.switch import Switch
 from verl_redit.plugin import install_early
 
@@ -120,6 +127,8 @@ class SearchEngine(FSDPEngineWithLMHead):
         if forward_only or search is None:
             return super().forward_backward_batch(data, loss_function, forward_only)
         step = len(self.record.steps) + 1
+        if self.flexora.mode == "one_run" and "responses" not in data:  # V1 trainers are checked before they start
+            refuse(length_problems(self.flexora, self.optimizer_config.total_training_steps))
         try:
             outputs, groups, statistics = self._measured(search, data, loss_function, step)
             skipped = None

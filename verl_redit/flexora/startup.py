@@ -56,11 +56,8 @@ def problems(config: DictConfig) -> Iterator[str]:
 def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[str]:
     actor, steps = config.actor_rollout_ref.actor, config.trainer.total_training_steps
     updates = (steps or 0) * max(config.data.train_batch_size // actor.ppo_mini_batch_size, 1) * actor.ppo_epochs
-    if steps and updates < settings.search_steps:
-        yield (
-            f"flexora.search_steps={settings.search_steps}: this run has {updates} updates, so the search would not "
-            "end; lower it, or raise trainer.total_training_steps"
-        )
+    if steps:
+        yield from length_problems(settings, updates)
     if METHODS[settings.method].passes != "whole" and actor.ppo_mini_batch_size < 2:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size=1: flexora.method={settings.method} divides mini-batches by "
@@ -97,6 +94,15 @@ def precision_problems(method: Method, scales: bool, forward: torch.dtype) -> It
             "+mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32} in the actor's "
             "fsdp_config (in engine for supervised training), with +model.override_config.attn_implementation=sdpa and "
             "model.use_remove_padding=false, as flash attention takes no float32; or use align or first_order"
+        )
+
+
+def length_problems(settings: FlexoraConfig, updates: int) -> Iterator[str]:
+    """Why a search would not end in a run of so many updates."""
+    if updates < settings.search_steps:
+        yield (
+            f"flexora.search_steps={settings.search_steps}: this run has {updates} updates, so the search would not "
+            "end; lower it, or raise trainer.total_training_steps"
         )
 
 
