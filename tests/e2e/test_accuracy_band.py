@@ -25,9 +25,9 @@ pytestmark = pytest.mark.e2e
 
 def test_the_accuracy_band_refills_a_step_with_mixed_groups(train, tmp_path):
     folder = train(
-        tmp_path / "run", CLOSED, "redit.strategy=accuracy_band", "algorithm.filter_groups.enable=true",
-        "algorithm.filter_groups.metric=acc", "trainer.val_before_train=false", "trainer.test_freq=-1",
-        prompts=4, rollouts=8,
+        tmp_path / "run", CLOSED, "+redit=gaussian", "redit.strategy=accuracy_band",
+        "algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc", "trainer.val_before_train=false",
+        "trainer.test_freq=-1", redit=False, prompts=4, rollouts=8,
     )  # fmt: skip
     evicted = 0.0
     for step, metrics in metrics_of(folder).items():
