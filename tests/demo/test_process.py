@@ -59,6 +59,7 @@ def test_the_reasons_that_a_run_is_refused_for_are_shown(tmp_path):
         "\x1b[36m(TaskRunnerV1 pid=14800)\x1b[0m torch.AcceleratorError: out of memory",
         "ray.exceptions.RayTaskError(ZeroDivisionError): ray::run()",
         "verl_redit.preflight.ConfigError: no",
+        "AssertionError",
         "verl_redit.redit.failure.TrainingStopped: the scorer",
     ],
 )

@@ -32,7 +32,7 @@ from verl_redit.demo.workspace import Sizes
 STALL_SECONDS = 600
 RUN_MARK = "VERL_REDIT_DEMO_RUN"
 # as Python ends a traceback, perhaps with what Ray and colours put before it
-RAISED = re.compile(r"(\S*\([^)]*pid=[^)]*\)\S* +)?[\w.]+(Error|Exception|Interrupt|Stopped)(\(\w+\))?: ")
+RAISED = re.compile(r"(\S*\([^)]*pid=[^)]*\)\S* +)?[\w.]+(Error|Exception|Interrupt|Stopped)(\(\w+\))?(: |$)")
 
 
 class DemoError(ValueError):

@@ -117,7 +117,7 @@ class FlexoraConfig:
         """Settings that are not read, each with the setting that says so; without those that a script may give to every
         mode (``seed``, ``search_steps``, ``output``)."""
         if self.mode == "selected":
-            yield from ((key, "mode") for key in ("method", "grain", "apply", "rule"))
+            yield from ((key, "mode") for key in ("method", "grain", "apply", "rule", *OPTION_OF_RULE.values()))
         if self.mode != "one_run":
             yield "switch", "mode"
         yield from ((key, "rule") for rule, key in OPTION_OF_RULE.items() if rule != self.rule)

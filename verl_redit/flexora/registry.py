@@ -27,7 +27,7 @@ from verl_redit.settings import parse
 
 # vendors in verl's registry
 SEARCH, SELECTED = "flexora_search", "flexora_selected"
-DEVICES: dict[str, Any] = {
+SERVED: dict[str, Any] = {
     "model_type": "language_model", "backend": ["fsdp", "fsdp2"], "device": ["cuda", "npu", "cpu"],
 }  # fmt: skip
 

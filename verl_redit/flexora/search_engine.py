@@ -37,7 +37,7 @@ from verl_redit.flexora.layers import as_regex, units_of
 from verl_redit.flexora.parts import TooFewGroups
 from verl_redit.flexora.priors import prior, spectral
 from verl_redit.flexora.record import Record
-from verl_redit.flexora.registry import DEVICES, SEARCH, settings_of
+from verl_redit.flexora.registry import SEARCH, SERVED, settings_of
 from verl_redit.flexora.scores import APPLIED, METHODS, alphas, softmax_gates
 from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import BadSelection
@@ -259,7 +259,7 @@ class SearchEngine(FSDPEngineWithLMHead):
 
 def register(transformer_impl: ModuleType) -> None:
     """Register the engine beside verl's."""
-    EngineRegistry.register(**DEVICES, vendor=SEARCH)(SearchEngine)
+    EngineRegistry.register(**SERVED, vendor=SEARCH)(SearchEngine)
 
 
 install_early(__name__)

@@ -25,7 +25,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl_redit.flexora.adapter import lora_modules, no_embedding_gradients
 from verl_redit.flexora.export import write_settings
 from verl_redit.flexora.record import checkpointed
-from verl_redit.flexora.registry import DEVICES, SELECTED, settings_of
+from verl_redit.flexora.registry import SELECTED, SERVED, settings_of
 from verl_redit.flexora.selection import load
 from verl_redit.flexora.startup import (
     adapter_problems,
@@ -84,7 +84,7 @@ class SelectedEngine(FSDPEngineWithLMHead):
 
 def register(transformer_impl: ModuleType) -> None:
     """Register the engine beside verl's."""
-    EngineRegistry.register(**DEVICES, vendor=SELECTED)(SelectedEngine)
+    EngineRegistry.register(**SERVED, vendor=SELECTED)(SelectedEngine)
 
 
 install_early(__name__)
