@@ -57,6 +57,11 @@ def parquet(files: Any) -> list[Path]:
     return [path for file in listed(files) for path in found(file) if path.suffix == ".parquet"]
 
 
+def row_count(file: Path) -> int:
+    """Rows of a parquet file."""
+    return pq.read_metadata(file).num_rows
+
+
 def struct_fields(file: Path, column: str) -> dict[str, pa.DataType]:
     """Field -> type of a struct column; empty if there is no such column."""
     schema = pq.read_schema(file)

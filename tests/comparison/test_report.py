@@ -93,12 +93,28 @@ def test_a_run_that_never_reaches_the_target_counts_in_the_median(log, tmp_path)
     found = compare(read_arms([tmp_path / "a", tmp_path / "b"]), target=0.3)
     assert found.arms["a"].steps_to_target == [2, 2, 2]
     assert found.arms["b"].steps_to_target == [1, None, None]
-    assert [row[HEADINGS.index("steps to target")] for row in rows(found)] == ["2 (3 of 3 runs)", "never (1 of 3 runs)"]
+    assert [row[HEADINGS.index("steps to target")] for row in rows(found)] == [
+        "2 (3 of 3 runs)",
+        "not reached (1 of 3 runs)",
+    ]
 
 
 def test_one_lucky_step_is_not_the_target(log, tmp_path):
     log("a", [0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     assert compare(read_arms([tmp_path / "a"]), target=0.5).arms["a"].steps_to_target == [None]
+
+
+def test_a_run_that_validates_less_often_or_is_still_going_is_judged_by_the_same_steps(log, tmp_path):
+    often = log("often", [step / 100 for step in range(101)])
+    lines = often.read_text().splitlines(keepends=True)
+    for arm, kept in (("seldom", lines[::20]), ("going", lines[:80:20])):
+        file = log(arm, [])
+        file.write_text("".join(kept))
+    found = compare(read_arms([tmp_path / "often", tmp_path / "seldom"]), target=0.5)
+    assert found.arms["seldom"].value == found.arms["often"].value and found.arms["seldom"].difference.mean == 0
+    assert [arm.steps_to_target for arm in found.arms.values()] == [[80], [80]]
+    found = compare(read_arms([tmp_path / "seldom", tmp_path / "going"]), target=0.3)
+    assert [arm.steps_to_target for arm in found.arms.values()] == [[40], [40]]
 
 
 def test_a_validation_before_training_alone_is_not_what_is_compared(log, tmp_path):
@@ -162,6 +178,30 @@ def test_a_value_that_is_not_finite_is_told(log, tmp_path):
     log("a", [0.1, 0.2], **{"actor/grad_norm": float("nan")})
     [note] = compare(read_arms([tmp_path / "a"])).notes
     assert "actor/grad_norm is not finite at 2 steps" in note
+
+
+def test_numbers_that_no_float_holds_are_told(log, tmp_path):
+    file = log("a", [0.1, 0.2], **{"actor/grad_norm": 7})
+    file.write_text(file.read_text().replace(":7", f":{'9' * 400}"))
+    [note] = compare(read_arms([tmp_path / "a"])).notes
+    assert "actor/grad_norm is not finite at 2 steps" in note
+    file.write_text('{"step":Infinity,"data":{}}\n')
+    with pytest.raises(LogError, match="line 1: not a line of verl's file logger .OverflowError"):
+        read_arms([tmp_path / "a"])
+
+
+def test_what_only_has_a_log_s_name_is_passed_over(log, tmp_path):
+    log("a", [0.1])
+    (tmp_path / "a" / "latest.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    (tmp_path / "a" / "folder.jsonl").mkdir()
+    assert [len(runs) for runs in read_arms([tmp_path / "a"]).values()] == [1]
+
+
+def test_seeds_that_validate_on_other_prompts_are_told(log, tmp_path):
+    log("a/0", [0.1])
+    log("a/1", [0.2], **{"val-core/aime/acc/mean@2": 0.9})
+    [note] = compare(read_arms([tmp_path / "a"])).notes
+    assert note.startswith("Runs of a do not validate alike (val-core/aime/acc/mean@2)")
 
 
 def test_dumps_beside_a_log_are_not_runs(log, tmp_path):

@@ -509,7 +509,7 @@ def test_a_search_that_a_run_is_too_short_for_says_so(search, tmp_path, capsys):
 def test_one_supervised_run_that_is_too_short_for_its_search_does_not_begin(search):
     engine = search("align", {"total_training_steps": 3}, mode="one_run", search_steps=4)
     with pytest.raises(
-        ValueError, match=r"flexora.search_steps=4: this run has 3 updates, so the search would not end"
+        ValueError, match=r"flexora.search_steps=4: this run has at most 3 updates, so the search would not end"
     ):
         train(engine, 1)
 

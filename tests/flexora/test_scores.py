@@ -117,13 +117,25 @@ def test_noise_does_not_beat_chance_more_often_than_it_says(name, units, loudest
 
 
 @pytest.mark.parametrize("name", ["align", "first_order", "l1_gate"])
-def test_a_steady_sign_is_more_than_chance(name):
+def test_steady_signs_are_more_than_chance(name):
     method = METHODS[name]
     (statistic,) = method.measures
     for seed in range(5):
-        steps = noise(seed, shared=0.9)["agreement"]
-        steps[:, -1] -= 2 * steps[:, -1].std()  # the loudest, which decides what is chosen
-        assert gather({statistic: steps}, method.score, best(6), 0, method.signed).beats_chance
+        steps = noise(seed, loudest=1, shared=0.5)["agreement"] + np.linspace(-2, 2, UNITS)
+        evidence = gather({statistic: steps}, method.score, best(6), 0, method.signed)
+        assert evidence.beats_chance and evidence.steadiness > evidence.chance_steadiness
+
+
+def test_one_steady_unit_is_a_choice_of_one_and_not_of_six():
+    of_six, of_one = 0, 0
+    for seed in range(12):
+        steps = noise(seed, loudest=1)["agreement"]
+        steps[:, 3] += 4
+        for_six, for_one = (gather({"agreement": steps}, METHODS["align"].score, best(k), 0, True) for k in (6, 1))
+        assert for_six.steadiness > for_six.chance_steadiness
+        of_six += for_six.beats_chance
+        of_one += for_one.beats_chance
+    assert of_six <= 5 and of_one >= 8
 
 
 def test_an_order_that_comes_out_again_is_more_than_chance():

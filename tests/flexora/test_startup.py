@@ -18,7 +18,10 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -27,7 +30,15 @@ from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.parts import TooFewGroups, group_of, other_part
 from verl_redit.flexora.record import Record
 from verl_redit.flexora.selection import BadSelection, _digest, conclude, load
-from verl_redit.flexora.startup import adapter_problems, checkpoint_problems, problems, selection_problems
+from verl_redit.flexora.scores import METHODS
+from verl_redit.flexora.startup import (
+    adapter_problems,
+    checkpoint_problems,
+    choice_problems,
+    gradient_problems,
+    problems,
+    selection_problems,
+)
 from verl_redit.settings import parse
 
 UNITS = {f"model.layers.{n}": [f"model.layers.{n}.self_attn.{m}_proj" for m in "qv"] for n in range(4)}
@@ -126,6 +137,57 @@ def test_an_adapter_is_not_made_anew_under_stale_rollouts(verl_config, switch):
     OmegaConf.update(fully, "async_training", {}, force_add=True)
     for config in (separate, fully):
         assert any("set flexora.switch=keep" in problem for problem in problems(config)) == (switch == "reset")
+
+
+def test_an_adapter_that_is_there_is_not_thrown_away(verl_config):
+    arguments = ["+flexora=one_run", "actor_rollout_ref.model.lora_rank=8", "flexora.search_steps=1"]
+    there = "actor_rollout_ref.model.lora_adapter_path=/adapter"
+    [problem] = problems(verl_config(*arguments, there))
+    assert "/adapter (model.lora_adapter_path) would be lost; set flexora.switch=keep" in problem
+    assert not list(problems(verl_config(*arguments, there, "flexora.switch=keep")))
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(2, True), (3, False)])
+def test_a_search_longer_than_the_rows_last_is_told(verl_config, tmp_path, epochs, told):
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"row": range(50)}), file)
+    config = verl_config(
+        "+flexora=one_run", "actor_rollout_ref.model.lora_rank=8", f"data.train_files={file}",
+        "data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=4", "flexora.search_steps=30",
+        f"trainer.total_epochs={epochs}",
+    )  # fmt: skip
+    expected = ["flexora.search_steps=30: this run has at most 24 updates, so the search would not end"] if told else []
+    assert [problem.partition(";")[0] for problem in problems(config)] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "expected"),
+    [
+        ({"k": 3}, [4, 4, 4], "flexora.k: 3 of 3 units is no choice"),
+        ({"rule": "budget", "budget": 0.2}, [4, 4, 4], "give 0.333 or more"),
+        ({}, [4], "one unit, and nothing to choose"),
+        ({"rule": "budget", "budget": 0.4}, [4, 4, 4], None),
+    ],
+)
+def test_what_no_scores_can_choose_is_told(settings, sizes, expected):
+    found = list(choice_problems(FlexoraConfig(**settings), sizes))
+    assert [expected in problem for problem in found] == ([] if expected is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("method", "scales", "dtypes", "offloaded", "expected"),
+    [
+        ("align", True, {torch.float16}, False, "float16 scales"),
+        ("align", False, {torch.bfloat16}, True, "set param_offload and optimizer_offload instead"),
+        ("unrolled", False, {torch.float32, torch.bfloat16}, False, "model_dtype=fp32"),
+        ("unrolled", False, {torch.float32}, False, None),
+        ("random", False, {torch.bfloat16}, True, None),
+        ("align", False, {torch.bfloat16}, False, None),
+    ],
+)
+def test_gradients_that_are_no_measure_are_told(method, scales, dtypes, offloaded, expected):
+    found = list(gradient_problems(METHODS[method], scales, dtypes, offloaded))
+    assert [expected in problem for problem in found] == ([] if expected is None else [True])
 
 
 def test_a_file_of_another_version_names_what_is_wrong(selection):

@@ -42,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """One arm.
+    """One arm. Of all runs the same steps are looked at, and after the last that all have, whatever there is.
 
     Args:
         last_steps: the last step of each run.
@@ -91,8 +91,14 @@ def compare(
     for run, curve in zip(runs, (curve for of_arm in curves.values() for curve in of_arm), strict=True):
         if not curve:
             raise LogError(f"{run.file}: no {metric}; {nearest(metric, sorted({VALIDATION, *metrics_of([run])}))}")
-    step = _common_step(runs, curves, step)
-    values = {name: [_value(curve, step) for curve in of_arm] for name, of_arm in curves.items()}
+    common = _common_steps(runs, curves)
+    if step is not None and step not in common:
+        raise LogError(f"--step {step}: not all runs have the metric there; all have it at {max(common)}")
+    step = max(common) if step is None else step
+    # the same steps of every run, so that neither how often one validates nor where it ends makes a difference
+    width = window([at for at in common if at <= step])
+    curves = {name: [_at(curve, common) for curve in of_arm] for name, of_arm in curves.items()}
+    values = {name: [_value(curve, step, width) for curve in of_arm] for name, of_arm in curves.items()}
     base = next(iter(values.values()))
     goal = statistics.fmean(base) if target is None else target
     lower = metric.endswith("loss")
@@ -102,7 +108,7 @@ def compare(
             last_steps=[max(run.steps) for run in of_arm],
             value=mean_interval(values[name]),
             difference=None if values[name] is base else _difference(values[name], base),
-            steps_to_target=[_steps_to(curve, goal, lower) for curve in curves[name]],
+            steps_to_target=[_steps_to(curve, goal, lower, width) for curve in curves[name]],
             seconds_per_step=_seconds(of_arm),
         )
     return Comparison(metric, step, goal, found, [*_notes(arms, step), *_metric_notes(arms, metric)])
@@ -148,21 +154,23 @@ def _default_metric(runs: list[Run]) -> str:
     raise LogError(f"no metric of {VALIDATION}, {', '.join(FALLBACKS)} is in all runs; name one with --metric")
 
 
-def _common_step(runs: list[Run], curves: dict[str, list[Points]], step: int | None) -> int:
+def _common_steps(runs: list[Run], curves: dict[str, list[Points]]) -> set[int]:
     flat = [curve for of_arm in curves.values() for curve in of_arm]
     common = set.intersection(*({at for at, _ in curve} for curve in flat))
     if not common:
         spans = [f"{run.file} has {curve[0][0]} to {curve[-1][0]}" for run, curve in zip(runs, flat, strict=True)]
         raise LogError(f"no step at which all runs have the metric: {', '.join(spans)}")
-    if step is not None and step not in common:
-        raise LogError(f"--step {step}: not all runs have the metric there; all have it at {max(common)}")
-    return max(common) if step is None else step
+    return common
 
 
-def _value(curve: Points, step: int) -> float:
-    """Mean of the last points up to a step, as many as `window` says."""
-    before = [value for at, value in curve if at <= step]
-    return statistics.fmean(before[-window(before) :])
+def _at(curve: Points, common: set[int]) -> Points:
+    """The points at these steps, and those after them all."""
+    return [(at, value) for at, value in curve if at in common or at > max(common)]
+
+
+def _value(curve: Points, step: int, width: int) -> float:
+    """Mean of so many points up to a step."""
+    return statistics.fmean([value for at, value in curve if at <= step][-width:])
 
 
 def window(values: Sequence) -> int:
@@ -170,9 +178,8 @@ def window(values: Sequence) -> int:
     return min(WINDOW, max(1, len(values) // 2))
 
 
-def _steps_to(curve: Points, target: float, lower: bool) -> int | None:
-    """The last step of the first whole window whose mean reaches the target."""
-    width = window(curve)
+def _steps_to(curve: Points, target: float, lower: bool, width: int) -> int | None:
+    """The last step of the first window of so many points whose mean reaches the target."""
     for end in range(width, len(curve) + 1):
         mean = statistics.fmean(value for _, value in curve[end - width : end])
         if mean <= target if lower else mean >= target:
@@ -194,6 +201,11 @@ def _metric_notes(arms: dict[str, list[Run]], metric: str) -> list[str]:
         return [f"{VALIDATION} is not compared: {', '.join(without)} has none."] if told else []
     first, *others = of_arm
     notes = []
+    for name, runs in arms.items():
+        if other := sorted({metric for run in runs for metric in of_arm[name] - metrics_of([run])}):
+            notes.append(
+                f"Runs of {name} do not validate alike ({', '.join(other[:3])}): their mean is over other things."
+            )
     for name in others:
         here, there = (set(map(data_source, of_arm[arm])) for arm in (name, first))
         if here != there:

@@ -62,7 +62,7 @@ def read_arms(folders: list[Path]) -> dict[str, list[Run]]:
 
 def _read_arm(folder: Path) -> list[Run]:
     logs = sorted(_logs_below(folder)) if folder.is_dir() else [folder]
-    starts = [of_run for of_run in map(_starts, logs) if _is_log(of_run[-1])]
+    starts = [of_run for of_run in map(_starts, logs) if of_run and _is_log(of_run[-1])]
     found = [_joined([read_run(start) for start in of_run]) for of_run in starts]
     runs = [run for run in found if run.steps]
     if not runs:
@@ -118,8 +118,8 @@ def read_run(file: Path) -> Run:
     *whole, rest = file.read_bytes().split(b"\n")
     for number, line in enumerate(whole, start=1):
         step, data = _entry(line, f"{file} line {number}")
-        numbers = {name: math.nan if value is None else value for name, value in data.items() if _is_number(value)}
-        finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+        numbers = {name: _float(value) for name, value in data.items() if _is_number(value)}
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
         not_finite.update(numbers.keys() - finite.keys())
         steps[step] = {**steps.get(step, {}), **finite}
     if rest:
@@ -132,7 +132,7 @@ def _entry(line: bytes, place: str) -> tuple[int, dict[str, Any]]:
     try:
         entry = json.loads(line)
         return int(entry["step"]), dict(entry["data"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise LogError(
             f"{place}: not a line of verl's file logger ({type(error).__name__}: {error}); remove it, or the file"
         ) from error
@@ -141,6 +141,13 @@ def _entry(line: bytes, place: str) -> tuple[int, dict[str, Any]]:
 def _is_number(value: Any) -> bool:
     """What verl writes for a number; null is what it writes for one that is not finite."""
     return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _float(value: float | None) -> float:
+    try:
+        return math.nan if value is None else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _require_one_task(arms: dict[str, list[Run]]) -> None:

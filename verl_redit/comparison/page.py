@@ -36,8 +36,9 @@ from verl_redit.comparison.logs import Run
 # what is drawn beside the metric that is compared, where the logs have it
 DRAWN = [
     "critic/score/mean", "redit/raw_reward/mean", "redit/effective_std", "redit/tied_share", "redit/tied_energy_share",
-    "paft/accuracy/mean", "paft/accuracy/min", "paft/parsed/mean", "actor/entropy", "actor/grad_norm", "actor/kl_loss",
-    "response_length/mean", "train/loss", "train/grad_norm", "val/loss", "timing_s/step",
+    "redit/mixed_correlation", "paft/accuracy/mean", "paft/accuracy/min", "paft/parsed/mean", "paft/templates",
+    "paft/quarantined", "actor/flexora/step", "actor/flexora/skipped_steps", "actor/entropy", "actor/grad_norm",
+    "actor/kl_loss", "response_length/mean", "train/loss", "train/grad_norm", "val/loss", "timing_s/step",
 ]  # fmt: skip
 COLUMNS = 3
 HEADINGS = ["arm", "runs", "last step", "value", "difference", "steps to target", "seconds a step"]
@@ -102,7 +103,7 @@ def explanation(comparison: Comparison) -> str:
     return (
         f"Value: mean of up to {WINDOW} points up to step {comparison.step}, over runs; difference: from {first}; both "
         f"with their {LEVEL:.0%} t interval over runs, where there are two. Steps to target: until that mean reaches "
-        f"{comparison.target:.3g}, the median over runs, of which one that does not is never there."
+        f"{comparison.target:.3g}, the median over runs, those that have not reached it counted last."
     )
 
 
@@ -123,7 +124,7 @@ def _shown(figure: Interval, sign: str = "") -> str:
 def _arrival(arm: ArmFigures) -> str:
     median = np.median([np.inf if step is None else step for step in arm.steps_to_target])
     reached = sum(step is not None for step in arm.steps_to_target)
-    return f"{f'{median:g}' if np.isfinite(median) else 'never'} ({reached} of {len(arm.last_steps)} runs)"
+    return f"{f'{median:g}' if np.isfinite(median) else 'not reached'} ({reached} of {len(arm.last_steps)} runs)"
 
 
 def _draw(metric: str, arms: dict[str, list[Run]]) -> bytes:

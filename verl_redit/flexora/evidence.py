@@ -22,11 +22,12 @@ The null model shuffles the units of each step: it keeps every number and takes 
 is the mean of the choices' overlap, which has few values, and the rank correlation of all scores; where chance often
 gives full agreement, as among three units, the correlation of the scores.
 
-Methods that go by the sign of their statistics have another null model, which flips the signs of whole steps: each unit
-stays as loud as it is, and units that move together still do. (Shuffling, or flipping each sign by itself, lets such
-noise pass in up to four of ten searches.) Agreement is then the inner product of both halves' scores, less their means:
-a correlation would not see that signs that change cancel. So what is told from chance is that signs are steady. For
-gates that need not mean that a layer is of use: curvature, or a KL term, gives their gradients a sign as well.
+Methods that go by the sign of their statistics must pass a second null model, which flips the signs of whole steps:
+each unit stays as loud as it is, and units that move together still do. (Shuffling, or flipping each sign by itself,
+lets such noise pass in up to four of ten searches.) There it is steadiness, the inner product of both halves' scores,
+less their means: a correlation would not see that signs that change cancel. By itself it would pass a choice of six
+layers of which one is steady. For gates a steady sign need not mean that a layer is of use: curvature, or a KL term,
+gives their gradients a sign as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +42,6 @@ LEVEL = 0.95
 FEWEST = 4
 BOTH = "mean of overlap and rank correlation"
 LINEAR = "correlation of the scores"
-PRODUCT = "inner product of the scores"
 
 Score = Callable[[History], np.ndarray]
 Choose = Callable[[np.ndarray], np.ndarray]
@@ -56,6 +56,8 @@ class Evidence:
         measure: what ``agreement`` is, in words.
         agreement: of the halves, as the verdict is made by.
         chance_agreement: its 95th percentile under the null model.
+        steadiness: inner product of the halves' scores, less their means; None for methods that do not go by signs.
+        chance_steadiness: its 95th percentile when the signs of whole steps are flipped.
         jaccard: overlap of the units chosen from either half of the steps, from 0 to 1.
         chance_jaccard: as above.
         correlation: Spearman's, of the scores from either half.
@@ -69,6 +71,8 @@ class Evidence:
     measure: str
     agreement: float
     chance_agreement: float
+    steadiness: float | None
+    chance_steadiness: float | None
     jaccard: float
     chance_jaccard: float
     correlation: float
@@ -79,8 +83,9 @@ class Evidence:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the halves agree better than under the null model in 95 of 100 searches."""
-        return self.agreement > self.chance_agreement
+        """Whether the halves agree better than in 95 of 100 searches under each null model that there is."""
+        judged = [(self.agreement, self.chance_agreement), (self.steadiness, self.chance_steadiness)]
+        return all(found > limit for found, limit in judged if found is not None and limit is not None)
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:
@@ -138,25 +143,29 @@ def gather(
     def at(rows: np.ndarray | slice, of: History = history) -> np.ndarray:
         return score({name: values[rows] for name, values in of.items()})
 
+    def halves(of: History) -> tuple[np.ndarray, np.ndarray]:
+        return at(slice(0, steps // 2), of), at(slice(steps // 2, None), of)
+
     def compared(of: History) -> dict[str, float]:
-        first, second = at(slice(0, steps // 2), of), at(slice(steps // 2, None), of)
+        first, second = halves(of)
         overlap, ranks = jaccard(choose(first), choose(second)), correlation(first, second)
         return {
             "jaccard": overlap, "correlation": ranks, BOTH: (overlap + ranks) / 2, LINEAR: linear(first, second),
-            PRODUCT: product(first, second), "kept": float(choose(score(of)).mean()),
+            "kept": float(choose(score(of)).mean()),
         }  # fmt: skip
 
-    def by_chance() -> History:
-        if signed:
-            signs = random.choice([-1, 1], size=(len(of_batch), 1))[batch]
-            return {name: values * signs for name, values in history.items()}
+    def shuffled() -> History:
         order = random.permuted(np.tile(np.arange(units), (len(of_batch), 1)), axis=1)[batch]
         return {name: np.take_along_axis(values, order, axis=1) for name, values in history.items()}
 
-    null = [compared(by_chance()) for _ in range(DRAWS)]
-    limits = {name: float(np.quantile([draw[name] for draw in null], LEVEL)) for name in null[0]}
+    def flipped() -> History:
+        signs = random.choice([-1, 1], size=(len(of_batch), 1))[batch]
+        return {name: values * signs for name, values in history.items()}
+
+    null = [compared(shuffled()) for _ in range(DRAWS)]
+    limits = {name: _limit([draw[name] for draw in null]) for name in null[0]}
     found = compared(history)
-    measure = PRODUCT if signed else BOTH if limits[BOTH] < 1 else LINEAR
+    measure = BOTH if limits[BOTH] < 1 else LINEAR
     drawn = [random.integers(len(of_batch), size=len(of_batch)) for _ in range(DRAWS)]
     resampled = [at(np.sort(np.concatenate([of_batch[number] for number in numbers]))) for numbers in drawn]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
@@ -167,6 +176,8 @@ def gather(
         measure=measure,
         agreement=found[measure],
         chance_agreement=limits[measure],
+        steadiness=product(*halves(history)) if signed else None,
+        chance_steadiness=_limit([product(*halves(flipped())) for _ in range(DRAWS)]) if signed else None,
         jaccard=found["jaccard"],
         chance_jaccard=limits["jaccard"],
         correlation=found["correlation"],
@@ -175,3 +186,7 @@ def gather(
         stability=float(np.mean([jaccard(final, choose(at(slice(0, end)))) for end in last])),
         intervals=intervals.tolist(),
     )
+
+
+def _limit(of_chance: list[float]) -> float:
+    return float(np.quantile(of_chance, LEVEL))

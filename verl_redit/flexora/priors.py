@@ -55,10 +55,14 @@ def tail_exponent(weight: torch.Tensor) -> float:
     return float(1 + 1 / spread)
 
 
-def spectral(units: Mapping[str, Sequence[str]], weights: Mapping[str, torch.Tensor]) -> np.ndarray:
+def spectral(
+    units: Mapping[str, Sequence[str]], weights: Mapping[str, torch.Tensor], device: str | int = "cpu"
+) -> np.ndarray:
     """Mean `tail_exponent` of each unit's modules, float64 of shape (units,).
 
     Args:
         weights: module -> its base weight.
+        device: where spectra are computed, one weight after the other.
     """
-    return np.array([np.mean([tail_exponent(weights[module]) for module in modules]) for modules in units.values()])
+    exponents = {name: tail_exponent(weights[name].to(device)) for modules in units.values() for name in modules}
+    return np.array([np.mean([exponents[module] for module in modules]) for modules in units.values()])

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from verl_redit.flexora.evidence import Evidence
 from verl_redit.flexora.pictures import Grid, draw, grid
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import Selection, Unit
@@ -45,7 +46,7 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
                 f"{getattr(found, key):.2g}",
                 f"up to {getattr(found, f'chance_{key}'):.2g}",
             ]
-            for name, key in {f"{found.measure}, which decides": "agreement", **AGREEMENT}.items()
+            for name, key in {**_deciding(found), **AGREEMENT}.items()
         ]
         rows += [
             ["share of units that the rule keeps", f"{kept:.0%}", f"{found.kept_by_chance:.0%}"],
@@ -53,6 +54,13 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
         ]
     steps = selection.scored_steps + selection.skipped_steps
     return [*rows, [f"skipped of {steps} steps", str(selection.skipped_steps), "–"]]
+
+
+def _deciding(found: Evidence) -> dict[str, str]:
+    agreement = {f"{found.measure}, which decides": "agreement"}
+    return (
+        agreement if found.steadiness is None else {**agreement, "steadiness of signs, which decides too": "steadiness"}
+    )
 
 
 def print_report(selection: Selection, console: Console) -> None:

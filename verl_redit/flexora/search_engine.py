@@ -43,10 +43,12 @@ from verl_redit.flexora.search import Factors, Search
 from verl_redit.flexora.selection import BadSelection
 from verl_redit.flexora.startup import (
     adapter_problems,
+    begun_problems,
+    choice_problems,
+    gradient_problems,
     length_problems,
     lora_problems,
     noise_problems,
-    precision_problems,
     refuse,
 )
 from verl_redit.flexora.switch import Switch
@@ -73,7 +75,9 @@ class SearchEngine(FSDPEngineWithLMHead):
     def _spectral(self, modules: dict[str, Any]) -> np.ndarray:
         weights = {name: part.base_layer.weight for name, part in modules.items()}
         # the other ranks have no weights before they are sharded
-        own = spectral(units_of(modules, self.flexora.grain), weights) if self.rank == 0 else np.empty(0)
+        own = (
+            spectral(units_of(modules, self.flexora.grain), weights, get_device_id()) if self.rank == 0 else np.empty(0)
+        )
         scores = [own]
         torch.distributed.broadcast_object_list(scores, src=0)
         return scores[0]
@@ -84,10 +88,15 @@ class SearchEngine(FSDPEngineWithLMHead):
         self.gates = Gates(self.module, self.flexora.grain)
         if self.engine_config.forward_only:
             return
-        refuse(precision_problems(self.method, self.scaler is not None, self._autocast_dtype))
         factors = self._factors()
-        if self.flexora.rule == "top_k" and (self.flexora.k or 0) >= len(factors.units):
-            raise ValueError(f"flexora.k: {self.flexora.k} of {len(factors.units)} units is no choice; lower it")
+        sizes, dtypes = self._sizes(factors.units), {self._autocast_dtype, *(p.dtype for p in factors.parameters)}
+        refuse(
+            [
+                *gradient_problems(self.method, self.scaler is not None, dtypes, self.engine_config.offload_policy),
+                *choice_problems(self.flexora, sizes),
+                *begun_problems(self.flexora, self.model_config.lora_adapter_path),
+            ]
+        )
         self.search = Search(factors, self.method, self.flexora.inner_steps)
         model = {
             "path": str(self.model_config.path),
@@ -96,7 +105,7 @@ class SearchEngine(FSDPEngineWithLMHead):
             "lora_rank": next(iter(lora_modules(self.module).values())).r["default"],
             "exclude_modules": as_regex(self.model_config.exclude_modules),
         }
-        self.record = Record(dict(vars(self.flexora)), factors.units, self._sizes(factors.units), model)
+        self.record = Record(dict(vars(self.flexora)), factors.units, sizes, model)
         self.folder = SearchFolder(self.record, self.flexora)
         self.folder.refuse_others()
         if self.method.passes == "none":

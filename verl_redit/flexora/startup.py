@@ -14,13 +14,14 @@
 
 """What can be told about a run with Flexora before it trains: its settings, its selection and its adapter."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
+from verl_redit.data_files import listed, parquet, reads_files, row_count
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.record import BEGIN_ANEW, not_kept
 from verl_redit.flexora.scores import METHODS, Method
@@ -48,16 +49,18 @@ def problems(config: DictConfig) -> Iterator[str]:
         yield from _search_problems(config, settings)
     if settings.mode == "selected":
         try:
-            yield from noise_problems(load(settings.selection or ""), settings.accept_noise)
+            yield from noise_problems(load(str(settings.selection)), settings.accept_noise)
         except BadSelection as error:
             yield f"flexora.selection: {error}"
 
 
 def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[str]:
-    actor, steps = config.actor_rollout_ref.actor, config.trainer.total_training_steps
-    updates = (steps or 0) * max(config.data.train_batch_size // actor.ppo_mini_batch_size, 1) * actor.ppo_epochs
-    if steps:
-        yield from length_problems(settings, updates)
+    actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    steps = config.trainer.total_training_steps or _most_steps(config)
+    if steps is not None:
+        of_step = max(config.data.train_batch_size // actor.ppo_mini_batch_size, 1) * actor.ppo_epochs
+        yield from length_problems(settings, steps * of_step)
+    yield from begun_problems(settings, model.get("lora_adapter_path"))
     if METHODS[settings.method].passes != "whole" and actor.ppo_mini_batch_size < 2:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size=1: flexora.method={settings.method} divides mini-batches by "
@@ -79,21 +82,64 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
         )
 
 
-def precision_problems(method: Method, scales: bool, forward: torch.dtype) -> Iterator[str]:
+def _most_steps(config: DictConfig) -> int | None:
+    """Steps of a run that goes through all rows of its files; None where that cannot be told. A filter leaves fewer."""
+    files = listed(config.data.train_files)
+    found = parquet(config.data.train_files)
+    if "async_training" in config or not reads_files(config) or len(found) < len(files):
+        return None
+    rows, most = sum(map(row_count, found)), config.data.get("train_max_samples", -1)
+    rows = min(rows, most) if most > 0 else rows
+    return rows // config.data.train_batch_size * config.trainer.total_epochs
+
+
+def gradient_problems(method: Method, scales: bool, dtypes: set[torch.dtype], offloaded: bool) -> Iterator[str]:
     """Why gradients are no measure in an engine.
 
     Args:
         scales: whether losses are scaled, as float16 needs it.
-        forward: dtype of the forward pass.
+        dtypes: of the forward pass and of the adapter.
+        offloaded: whether FSDP2 keeps parameters and gradients in another memory than that of the device.
     """
     if scales:
         yield "flexora: a search compares gradients, which float16 scales; use mixed_precision bfloat16"
-    if method.passes == "unrolled" and forward != torch.float32:
+    if offloaded and method.passes != "none":
         yield (
-            "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set "
-            "+mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32} in the actor's "
+            "flexora: a search reads gradients on the device, and fsdp_config.offload_policy keeps them elsewhere; set "
+            "param_offload and optimizer_offload instead"
+        )
+    if method.passes == "unrolled" and dtypes != {torch.float32}:
+        yield (
+            "flexora.method=unrolled takes differences of gradients, which bfloat16 is too coarse for; set model_dtype="
+            "fp32 and +mixed_precision={param_dtype:float32,reduce_dtype:float32,buffer_dtype:float32} in the actor's "
             "fsdp_config (in engine for supervised training), with +model.override_config.attn_implementation=sdpa and "
             "model.use_remove_padding=false, as flash attention takes no float32; or use align or first_order"
+        )
+
+
+def begun_problems(settings: FlexoraConfig, adapter: str | None) -> Iterator[str]:
+    """Why a run should not begin from an adapter that is there."""
+    if adapter and settings.mode == "one_run" and settings.switch == "reset":
+        yield (
+            f"flexora.switch=reset makes the adapter anew after the search, and {adapter} (model.lora_adapter_path) "
+            "would be lost; set flexora.switch=keep, or merge it into the model"
+        )
+
+
+def choice_problems(settings: FlexoraConfig, sizes: Sequence[int]) -> Iterator[str]:
+    """Why no scores give a choice.
+
+    Args:
+        sizes: LoRA parameters of each unit.
+    """
+    if len(sizes) < 2:
+        yield "flexora: there is one unit, and nothing to choose; set flexora.grain=module, or drop +flexora"
+    elif settings.rule == "top_k" and (settings.k or 0) >= len(sizes):
+        yield f"flexora.k: {settings.k} of {len(sizes)} units is no choice; lower it"
+    elif settings.rule == "budget" and min(sizes) > settings.budget * sum(sizes):
+        yield (
+            f"flexora.budget: {settings.budget} of {sum(sizes)} LoRA parameters is less than any unit has; give "
+            f"{min(sizes) / sum(sizes):.3f} or more"
         )
 
 
@@ -101,8 +147,8 @@ def length_problems(settings: FlexoraConfig, updates: int) -> Iterator[str]:
     """Why a search would not end in a run of so many updates."""
     if updates < settings.search_steps:
         yield (
-            f"flexora.search_steps={settings.search_steps}: this run has {updates} updates, so the search would not "
-            "end; lower it, or raise trainer.total_training_steps"
+            f"flexora.search_steps={settings.search_steps}: this run has at most {updates} updates, so the search "
+            "would not end; lower it, or raise trainer.total_training_steps"
         )
 
 
