@@ -65,7 +65,7 @@ def math(entry: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("the solution has no \\boxed answer")
     source, prompt = "DigitalLearningGmbH/MATH-lighteval", f"{problem} {MATH_INSTRUCTION}"
     row = _row(source, prompt, remove_boxed(boxed), problem, solution)
-    row["extra_info"] |= {"level": entry["level"], "type": entry["type"]}
+    row["extra_info"] |= {"level": _text(entry, "level"), "type": _text(entry, "type")}
     return row
 
 
@@ -136,7 +136,7 @@ def read(dataset: Dataset, source: Path, split: str) -> list[dict[str, Any]]:
     for index, (place, entry) in enumerate(entries(source, split)):
         try:
             row = ROWS[dataset](entry())
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # verl asserts that a box has braces
             raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
         row["extra_info"] = {"split": split, "index": index, **row["extra_info"]}
         rows.append(row)

@@ -49,7 +49,7 @@ from verl_redit.demo import run, supervised, task
 from verl_redit.demo.process import run_to_end
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm
-from verl_redit.demo.workspace import Sizes, keep_to
+from verl_redit.demo.workspace import Sizes, keep_to, write_whole
 from verl_redit.flexora.export import export
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
@@ -79,7 +79,7 @@ class Supervised:
     """`verl.trainer.sft_trainer`: clean solutions, each seen once."""
 
     group = "sft_"
-    batch = 32
+    batch, steps = 32, 48
 
     def train(self, model: Path, folder: Path, seed: int, steps: int, rank: int, overrides: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ class Grpo:
     """`verl.trainer.main_ppo`, whose own validation after the last step is the judge."""
 
     group = ""
-    prompts, rollouts = 16, 8
+    prompts, rollouts, steps = 16, 8, 24
 
     def train(self, model: Path, folder: Path, seed: int, steps: int, rank: int, overrides: list[str]) -> None:
         sizes = Sizes(steps, self.prompts, self.rollouts, ranks=1, seed=seed, warm_steps=0, problems=0)
@@ -194,7 +194,7 @@ def trained(
         shutil.rmtree(place, ignore_errors=True)
         regime.train(model, place, seed, steps, rank, node)
         figures = {"accuracy": regime.accuracy(model, place, steps), "seconds": regime.seconds(place)}
-        outcome.write_text(json.dumps(figures))
+        write_whole(outcome, json.dumps(figures))
     return Outcome(**json.loads(outcome.read_text()))
 
 
@@ -202,11 +202,11 @@ def main(
     regime: Annotated[Regime, typer.Argument(help="How to train.")],
     out: Annotated[Path, typer.Option(help="Folder for the model and the runs.")] = Path("flexora-helps"),
     seeds: Annotated[int, typer.Option(help="Runs of each arm.", min=2)] = 3,
-    steps: Annotated[int, typer.Option(help="Training steps of each run.")] = 48,
+    steps: Annotated[int | None, typer.Option(help="Training steps of each run; without it, the plan's.")] = None,
     warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 300,
 ) -> None:
     """Run every arm with every seed, print the table and draw it."""
-    console = Console()
+    console, steps = Console(), steps or REGIMES[regime].steps
     model = warmed(out.resolve() / f"model-{warm_steps}", warm_steps)
     folder = out.resolve() / f"{regime.value}-{steps}-steps"
     keep_to(folder, warm_steps=warm_steps)

@@ -44,7 +44,7 @@ from verl_redit.comparison.intervals import draw_intervals
 from verl_redit.demo import model as demo
 from verl_redit.demo import task
 from verl_redit.demo.engine import build, join, loss, supervised_batch, update
-from verl_redit.demo.workspace import keep_to
+from verl_redit.demo.workspace import keep_to, write_whole
 from verl_redit.flexora.evidence import correlation
 from verl_redit.flexora.layers import depth_order, layer_of, lora_factor
 from verl_redit.flexora.scores import METHODS
@@ -147,7 +147,7 @@ def compare(
         for name, seed in track(jobs, "runs", console=console):
             file = folder / f"{name}-{seed}.json"
             if not file.is_file():
-                file.write_text(json.dumps(worth(seed) if name == WORTH else scores(name, seed)))
+                write_whole(file, json.dumps(worth(seed) if name == WORTH else scores(name, seed)))
             found[name, seed] = np.array(json.loads(file.read_text()))
         torch.distributed.destroy_process_group()
     truth = [found[WORTH, seed] for seed in range(seeds)]

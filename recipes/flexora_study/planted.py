@@ -40,6 +40,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl_redit.comparison.figures import mean_interval
 from verl_redit.demo import model as demo
 from verl_redit.demo.engine import build, join, supervised_batch, update
+from verl_redit.demo.workspace import write_whole
 from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import load
 
@@ -103,8 +104,8 @@ def search(folder: Path, method: str, seed: int, steps: int) -> dict:
             selection = load(Path(scratch) / "selection.json")
         chosen = [int(unit.name.rsplit(".", 1)[1]) for unit in selection.chosen]
         found = len(set(chosen) & set(planted))
-        outcome.write_text(json.dumps({"planted": planted, "chosen": chosen, "found": found,
-                                       "beats_chance": selection.beats_chance}))  # fmt: skip
+        figures = {"planted": planted, "chosen": chosen, "found": found, "beats_chance": selection.beats_chance}
+        write_whole(outcome, json.dumps(figures))
     return json.loads(outcome.read_text())
 
 

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recipes.lab.runs import Job, run_all
-from verl_redit.comparison.figures import compare
+from verl_redit.comparison.figures import VALIDATION, compare
 from verl_redit.comparison.logs import read_run
 from verl_redit.comparison.page import print_comparison
 from verl_redit.demo.report import RAW_REWARD, TIED_GROUPS, read_curves
@@ -88,7 +88,7 @@ def main(
     run_all(list(jobs.values()), folder, processes, console)
     folders = {arm: [jobs[arm, seed].folder for seed in range(seeds)] for arm in ARMS}
     logs = {arm: [read_run(run / "metrics.jsonl") for run in runs] for arm, runs in folders.items()}
-    print_comparison(compare(logs), console)
+    print_comparison(compare(logs, VALIDATION), console)
     console.print(rewards(folders))
 
 

@@ -16,7 +16,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from rich.table import Table
 from scipy.stats import bootstrap, false_discovery_control, ttest_1samp
 
 from verl_redit.comparison import figures
+from verl_redit.demo.workspace import write_whole
 
 SMOOTHING = 10  # values of the mean that is compared with a target, and of the final accuracy
 UPDATES = (1, 4)
@@ -63,9 +63,7 @@ class Grid:
     def keep(self, place: Path, outcome: dict) -> None:
         """Write an outcome whole or not at all."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = place.with_suffix(f".{os.getpid()}.part")
-        unfinished.write_text(json.dumps(outcome))
-        unfinished.rename(place)
+        write_whole(place, json.dumps(outcome))
 
     def outcomes(self, regime: str, updates: int, arm: str) -> dict[int, dict]:
         """Seed -> outcome.

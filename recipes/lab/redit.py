@@ -125,7 +125,10 @@ def run(
 @app.command()
 def report(out: Out = Path("lab-redit"), steps: Steps = 200) -> None:
     """Print the tables of what is done, and write them with figures beside it."""
-    tell(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, JUDGED, BASES, Console())
+    try:
+        tell(Grid(out, steps), list(REGIMES), [*ARMS, TUNED], GRPO, JUDGED, BASES, Console())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from error
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@
 """Many runs of verl's own trainer side by side, each judged by verl's validation after its last step."""
 
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from verl_redit.demo import run
-from verl_redit.demo.process import run_to_end
+from verl_redit.demo.process import run_once
 from verl_redit.demo.run import Arm
 from verl_redit.demo.workspace import Sizes
 
@@ -77,7 +76,5 @@ def run_all(jobs: list[Job], workspace: Path, processes: int, console: Console) 
 
 
 def _run(job: Job, workspace: Path) -> None:
-    if not job.dump.is_file():
-        shutil.rmtree(job.folder, ignore_errors=True)
-        title = f"{job.folder.parent.name}/{job.folder.name}"
-        run_to_end(job.command(workspace), job.folder, title, job.sizes, Console(quiet=True))
+    title = f"{job.folder.parent.name}/{job.folder.name}"
+    run_once(job.command(workspace), job.folder, title, job.sizes, Console(quiet=True))

@@ -26,7 +26,6 @@ held-out template. Arms share the seeds of the rows' order. A run that is finish
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +37,7 @@ from rich.table import Table
 from seeds import cell, draw, over_seeds, show, summary
 
 from verl_redit.demo import run
-from verl_redit.demo.process import run_to_end
+from verl_redit.demo.process import run_once
 from verl_redit.demo.report import training_steps
 from verl_redit.demo.run import Arm
 from verl_redit.demo.workspace import Sizes, keep_to, prepare
@@ -54,23 +53,20 @@ LONGEST_PROMPT = 320
 def train(folder: Path, arm: str, seed: int, sizes: Sizes, items: int, console: Console) -> Path:
     """Run GRPO; returns the dump of the last validation."""
     trained = folder / f"{arm}-{seed}"
-    dump = trained / "validation" / f"{sizes.steps}.jsonl"
-    if not dump.is_file():
-        shutil.rmtree(trained, ignore_errors=True)
-        pool = [f"+paft={arm}", f"paft.pool={POOL}", f"paft.seed={seed}", f"paft.grid.items={items}"]
-        pool += CLOSED_LOOP if arm == "adaptive" else []
-        greedy = [f"actor_rollout_ref.rollout.val_kwargs.{setting}" for setting in ("do_sample=false", "n=1")]
-        arguments = [
-            *run.command(folder, trained, sizes, Arm(trained.name, pool)), *greedy,
-            f"data.max_prompt_length={LONGEST_PROMPT}",
-            f"actor_rollout_ref.rollout.max_model_len={LONGEST_PROMPT + 2 * run.LONGEST_RESPONSE}",
-            "actor_rollout_ref.rollout.val_kwargs.temperature=0",
-            # the model before training is the same for all; one arm of one seed is asked
-            f"trainer.val_before_train={str((arm, seed) == (ARMS[0], 0)).lower()}",
-            f"trainer.test_freq={sizes.steps}",
-        ]  # fmt: skip
-        run_to_end(arguments, trained, trained.name, sizes, console)
-    return dump
+    pool = [f"+paft={arm}", f"paft.pool={POOL}", f"paft.seed={seed}", f"paft.grid.items={items}"]
+    pool += CLOSED_LOOP if arm == "adaptive" else []
+    greedy = [f"actor_rollout_ref.rollout.val_kwargs.{setting}" for setting in ("do_sample=false", "n=1")]
+    arguments = [
+        *run.command(folder, trained, sizes, Arm(trained.name, pool)), *greedy,
+        f"data.max_prompt_length={LONGEST_PROMPT}",
+        f"actor_rollout_ref.rollout.max_model_len={LONGEST_PROMPT + 2 * run.LONGEST_RESPONSE}",
+        "actor_rollout_ref.rollout.val_kwargs.temperature=0",
+        # the model before training is the same for all; one arm of one seed is asked
+        f"trainer.val_before_train={str((arm, seed) == (ARMS[0], 0)).lower()}",
+        f"trainer.test_freq={sizes.steps}",
+    ]  # fmt: skip
+    run_once(arguments, trained, trained.name, sizes, console)
+    return trained / "validation" / f"{sizes.steps}.jsonl"
 
 
 def show_rewards(arms: dict[str, list[Path]], console: Console) -> None:
@@ -87,8 +83,8 @@ def show_rewards(arms: dict[str, list[Path]], console: Console) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-rl-study"),
-    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 3,
-    steps: Annotated[int, typer.Option(help="GRPO steps of each run.")] = 40,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.", min=2)] = 3,
+    steps: Annotated[int, typer.Option(help="GRPO steps of each run.")] = 16,
     items: Annotated[int, typer.Option(help="Test problems under each template.")] = 32,
     warm_steps: Annotated[int, typer.Option(help="Batches of the warm start.")] = 450,
 ) -> None:

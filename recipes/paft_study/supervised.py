@@ -40,7 +40,7 @@ from seeds import draw, show, summary
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from verl_redit.demo import model, supervised, task
-from verl_redit.demo.workspace import keep_to
+from verl_redit.demo.workspace import keep_to, write_whole
 from verl_redit.paft import importing
 from verl_redit.paft.pool import Pool, Template, render
 from verl_redit.paft.pool_file import load
@@ -151,9 +151,7 @@ def judge(run: Path, trained: Path, pool: Pool, sizes: Sizes) -> None:
         if not dump.is_file():
             lines = answers(trained, templates, sizes.items)
             dump.parent.mkdir(exist_ok=True)
-            part = dump.with_suffix(".part")
-            part.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-            part.rename(dump)  # one that is cut off is no dump
+            write_whole(dump, "".join(json.dumps(entry) + "\n" for entry in lines))
 
 
 def answers(trained: Path, templates: list[Template], items: int) -> list[dict]:
@@ -192,7 +190,7 @@ def line(template: Template, item: int, gold: str, reply: str) -> dict:
 def main(
     study: Annotated[Study, typer.Argument(help="Which arms.")],
     out: Annotated[Path, typer.Option(help="Folder for the model, the rows and the runs.")] = Path("paft-study"),
-    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.", min=2)] = 5,
     rows: Annotated[int, typer.Option(help="Training rows.")] = 2048,
     items: Annotated[int, typer.Option(help="Test problems under each template.")] = 64,
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 4,

@@ -29,8 +29,8 @@ from omegaconf import OmegaConf
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.parts import TooFewGroups, group_of, other_part
 from verl_redit.flexora.record import Record
-from verl_redit.flexora.selection import BadSelection, _digest, conclude, load
 from verl_redit.flexora.scores import METHODS
+from verl_redit.flexora.selection import BadSelection, _digest, conclude, load
 from verl_redit.flexora.startup import (
     adapter_problems,
     checkpoint_problems,

@@ -34,6 +34,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from recipes.flexora_study import natural, planted
 from recipes.lab import factorial, grpo, headline, outcomes, redit, run, runs, task
+from verl_redit.demo import process
 from verl_redit.demo.engine import build, join
 from verl_redit.demo.workspace import keep_to
 
@@ -297,13 +298,20 @@ def test_a_finished_run_is_not_made_again_and_a_half_done_one_is(tmp_path, monke
 
     def train(arguments, folder, title, sizes, console):
         assert not folder.exists()
+        folder.mkdir()
         made.append(title)
 
-    monkeypatch.setattr(runs, "run_to_end", train)
+    monkeypatch.setattr(process, "run_to_end", train)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     finished, half_done = (headline.job(tmp_path, "grpo", headline.sizes_of(4, 150, seed)) for seed in (0, 1))
-    finished.dump.parent.mkdir(parents=True)
-    finished.dump.touch()
-    (half_done.folder / "rollouts").mkdir(parents=True)
+    finished.folder.mkdir(parents=True)
+    (finished.folder / "done").touch()
+    half_done.dump.parent.mkdir(parents=True)
+    half_done.dump.touch()  # verl writes it before the run ends, and a run that fails then has one too
     runs.run_all([finished, half_done], tmp_path, 2, Console(quiet=True))
-    assert made == ["grpo/seed1"]
+    assert made == ["grpo/seed1"] and (half_done.folder / "done").is_file()
+
+
+def test_a_report_of_no_grid_is_refused_in_a_line(tmp_path):
+    with pytest.raises(typer.BadParameter, match="has no cell with a run of every arm"):
+        redit.report(tmp_path)

@@ -99,6 +99,8 @@ def test_geometry3k_keeps_its_images_through_the_file(tmp_path):
         (Dataset.math, MATH, {**MATH, "solution": "So 2."}, "no \\boxed answer"),
         (Dataset.math, MATH, {**MATH, "solution": "So \\fbox{2}."}, "no \\boxed answer"),
         (Dataset.math, MATH, {**MATH, "solution": "So \\boxed{}."}, "no \\boxed answer"),
+        (Dataset.math, MATH, {**MATH, "solution": "So \\boxed\\frac{1}{2}."}, "AssertionError"),
+        (Dataset.math, MATH, {**MATH, "level": 1}, "level is 1, and must be text"),
         (Dataset.math, MATH, {**MATH, "problem": None}, "problem is None, and must be text"),
         (Dataset.geometry3k, GEOMETRY3K, {**GEOMETRY3K, "problem": "Find x."}, "0 <image> markers for 1 images"),
         (Dataset.geometry3k, GEOMETRY3K, {**GEOMETRY3K, "answer": " "}, "answer is ' ', and must be text"),

@@ -18,6 +18,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -48,6 +49,15 @@ def environment(ranks: int, metrics: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks))),
     }
+
+
+def run_once(arguments: list[str], folder: Path, title: str, sizes: Sizes, console: Console) -> None:
+    """`run_to_end`, unless it has been; what a run that failed has left is removed."""
+    done = folder / "done"
+    if not done.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        run_to_end(arguments, folder, title, sizes, console)
+        done.touch()
 
 
 def run_to_end(arguments: list[str], folder: Path, title: str, sizes: Sizes, console: Console) -> None:

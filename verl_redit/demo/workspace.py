@@ -15,6 +15,7 @@
 """The demo's model and data: made once, used again for the same sizes and prompts."""
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ def keep_to(folder: Path, **settings: int | str) -> None:
                 f"{folder} has runs with {name} {kept.get(name)}, these have {settings.get(name)}; give another --out"
             )
     file.write_text(json.dumps(settings))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file whole or not at all, so that what was cut off is not taken for an outcome."""
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text)
+    part.rename(file)
 
 
 def prepare(

@@ -20,7 +20,7 @@ resampled together. A search should not see a row again later, or both halves kn
 
 The null model shuffles the units of each step: it keeps every number and takes away what belongs to a unit. Agreement
 is the mean of the choices' overlap, which has few values, and the rank correlation of all scores; where chance often
-gives full agreement, as among three units, the correlation of the scores.
+gives full overlap, as of two of four units, the correlation of the scores.
 
 Methods that go by the sign of their statistics must pass a second null model, which flips the signs of whole steps:
 each unit stays as loud as it is, and units that move together still do. (Shuffling, or flipping each sign by itself,
@@ -165,7 +165,7 @@ def gather(
     null = [compared(shuffled()) for _ in range(DRAWS)]
     limits = {name: _limit([draw[name] for draw in null]) for name in null[0]}
     found = compared(history)
-    measure = BOTH if limits[BOTH] < 1 else LINEAR
+    measure = BOTH if limits["jaccard"] < 1 else LINEAR
     drawn = [random.integers(len(of_batch), size=len(of_batch)) for _ in range(DRAWS)]
     resampled = [at(np.sort(np.concatenate([of_batch[number] for number in numbers]))) for numbers in drawn]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
