@@ -263,7 +263,10 @@ def test_the_command_writes_a_page_and_json(log, tmp_path):
     found = json.loads(printed.stdout)
     assert found == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert found["arms"]["b"]["difference"]["mean"] == pytest.approx(0.2)
+    assert found["beside"]["redit/tied_share"] == {"a": {"mean": 0.5, "low": None, "high": None}}
+    assert found["beside"]["timing_s/step"].keys() == {"a", "b"}
     page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>redit/tied_share</td><td>0.5</td><td></td>" in page
     assert "data:image/png;base64" in page and str(tmp_path / "b/0/metrics.jsonl") in page
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
     refused = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--out", str(tmp_path / "out")])

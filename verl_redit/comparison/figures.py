@@ -28,6 +28,13 @@ LEVEL = 0.95
 WINDOW = 5
 VALIDATION = "validation accuracy"
 FALLBACKS = ["val/loss", "critic/score/mean", "train/loss"]
+# what is told and drawn beside the metric that is compared, where the logs have it
+BESIDE = [
+    "critic/score/mean", "redit/raw_reward/mean", "redit/effective_std", "redit/tied_share", "redit/tied_energy_share",
+    "redit/mixed_correlation", "paft/accuracy/mean", "paft/accuracy/min", "paft/parsed/mean", "paft/templates",
+    "paft/quarantined", "actor/flexora/step", "actor/flexora/skipped_steps", "actor/entropy", "actor/grad_norm",
+    "actor/kl_loss", "response_length/mean", "train/loss", "train/grad_norm", "val/loss", "timing_s/step",
+]  # fmt: skip
 Points = list[tuple[int, float]]
 
 
@@ -67,6 +74,7 @@ class Comparison:
     step: int
     target: float
     arms: dict[str, ArmFigures]
+    beside: dict[str, dict[str, Interval]]  # metric -> arm -> mean of its last points up to that step, over runs
     notes: list[str]
 
 
@@ -111,7 +119,18 @@ def compare(
             steps_to_target=[_steps_to(curve, goal, lower, width) for curve in curves[name]],
             seconds_per_step=_seconds(of_arm),
         )
-    return Comparison(metric, step, goal, found, [*_notes(arms, step), *_metric_notes(arms, metric)])
+    notes = [*_notes(arms, step), *_metric_notes(arms, metric)]
+    return Comparison(metric, step, goal, found, _beside(arms, step, width), notes)
+
+
+def _beside(arms: dict[str, list[Run]], step: int, width: int) -> dict[str, dict[str, Interval]]:
+    found: dict[str, dict[str, Interval]] = {}
+    for metric in BESIDE:
+        for name, runs in arms.items():
+            curves = [[(at, value) for at, value in points(run, metric) if at <= step] for run in runs]
+            if values := [_value(curve, step, width) for curve in curves if curve]:
+                found.setdefault(metric, {})[name] = mean_interval(values)
+    return found
 
 
 def points(run: Run, metric: str) -> Points:

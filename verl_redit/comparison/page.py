@@ -30,16 +30,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from verl_redit.comparison.figures import LEVEL, WINDOW, ArmFigures, Comparison, Interval, mean_interval, points
+from verl_redit.comparison.figures import BESIDE, LEVEL, WINDOW, ArmFigures, Comparison, Interval, mean_interval, points
 from verl_redit.comparison.logs import Run
 
-# what is drawn beside the metric that is compared, where the logs have it
-DRAWN = [
-    "critic/score/mean", "redit/raw_reward/mean", "redit/effective_std", "redit/tied_share", "redit/tied_energy_share",
-    "redit/mixed_correlation", "paft/accuracy/mean", "paft/accuracy/min", "paft/parsed/mean", "paft/templates",
-    "paft/quarantined", "actor/flexora/step", "actor/flexora/skipped_steps", "actor/entropy", "actor/grad_norm",
-    "actor/kl_loss", "response_length/mean", "train/loss", "train/grad_norm", "val/loss", "timing_s/step",
-]  # fmt: skip
 COLUMNS = 3
 HEADINGS = ["arm", "runs", "last step", "value", "difference", "steps to target", "seconds a step"]
 
@@ -68,6 +61,10 @@ def write_page(comparison: Comparison, arms: dict[str, list[Run]], folder: Path)
         headings=HEADINGS,
         rows=rows(comparison),
         notes=[explanation(comparison), *comparison.notes],
+        beside=[
+            [name, *("" if figure is None else _shown(figure) for figure in map(of_arm.get, comparison.arms))]
+            for name, of_arm in comparison.beside.items()
+        ],
         picture=base64.b64encode(picture).decode(),
         files={name: [run.file for run in runs] for name, runs in arms.items()},
     )
@@ -128,10 +125,10 @@ def _arrival(arm: ArmFigures) -> str:
 
 
 def _draw(metric: str, arms: dict[str, list[Run]]) -> bytes:
-    """The metric and everything of `DRAWN` that is logged, over the steps, as a PNG."""
+    """The metric and everything of `BESIDE` that is logged, over the steps, as a PNG."""
     names = [
         name
-        for name in dict.fromkeys([metric, *DRAWN])
+        for name in dict.fromkeys([metric, *BESIDE])
         if any(points(run, name) for runs in arms.values() for run in runs)
     ]
     lines = -(-len(names) // COLUMNS)

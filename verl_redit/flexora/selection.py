@@ -101,11 +101,11 @@ class Selection:
             return f"{kept} from {self.scored_steps} steps, too few batches to judge"
         found = self.evidence
         more = "more" if self.beats_chance else "no more"
-        steady = f", their steadiness {found.steadiness:.2g} (up to {found.chance_steadiness:.2g})"
+        steady = (found.steadiness, found.chance_steadiness)
         return (
             f"{kept} from {self.scored_steps} steps, {more} than chance: for two halves of the steps, the "
             f"{found.measure} is {found.agreement:.2g} (chance up to {found.chance_agreement:.2g})"
-            f"{'' if found.steadiness is None else steady}"
+            + ("" if None in steady else ", their steadiness {:.2g} (up to {:.2g})".format(*steady))
         )
 
     @property
