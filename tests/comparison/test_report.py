@@ -94,8 +94,8 @@ def test_a_run_that_never_reaches_the_target_counts_in_the_median(log, tmp_path)
     assert found.arms["a"].steps_to_target == [2, 2, 2]
     assert found.arms["b"].steps_to_target == [1, None, None]
     assert [row[HEADINGS.index("steps to target")] for row in rows(found)] == [
-        "2 (3 of 3 runs)",
-        "not reached (1 of 3 runs)",
+        "2 (3 of 3 runs did)",
+        "not reached (1 of 3 runs did)",
     ]
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from verl_redit.flexora.choice import NoChoice, chooser, refuse_empty
-from verl_redit.flexora.evidence import correlation, gather, jaccard
+from verl_redit.flexora.evidence import GAP, correlation, gap, gather, jaccard
 from verl_redit.flexora.priors import prior, spectral, tail_exponent
 from verl_redit.flexora.scores import APPLIED, METHODS, alpha_gradient, alphas, softmax_gates
 
@@ -113,7 +113,8 @@ def test_noise_does_not_beat_chance_more_often_than_it_says(name, units, loudest
     (statistic,) = method.measures
     histories = [{statistic: noise(seed, 60, units, loudest, shared)["agreement"]} for seed in range(searches)]
     found = [gather(history, method.score, choose, 0, method.signed) for history in histories]
-    assert sum(evidence.beats_chance for evidence in found) <= 0.15 * searches  # a twentieth expected
+    assert sum(evidence.beats_chance for evidence in found) <= 0.15 * searches  # a twentieth expected, at most
+    assert sum(evidence.steadiness > evidence.chance_steadiness for evidence in found) <= 0.2 * searches
 
 
 @pytest.mark.parametrize("name", ["align", "first_order", "l1_gate"])
@@ -136,6 +137,25 @@ def test_one_steady_unit_is_a_choice_of_one_and_not_of_six():
         of_six += for_six.beats_chance
         of_one += for_one.beats_chance
     assert of_six <= 5 and of_one >= 8
+
+
+@pytest.mark.parametrize(("units", "k"), [(4, 2), (8, 7), (6, 3)])
+@pytest.mark.parametrize("name", ["align", "grad_norm"])
+def test_one_loud_unit_is_no_choice_where_few_are_possible(name, units, k):
+    method, choose, passed = METHODS[name], chooser("top_k", k, 0.5, 0.0, [1] * units), 0
+    (statistic,) = method.measures
+    for seed in range(10):
+        steps = np.random.default_rng(seed).normal(size=(60, units))
+        steps[:, 1] += 4
+        passed += gather({statistic: steps}, method.score, choose, 0, method.signed).beats_chance
+    assert passed <= 3
+
+
+def test_two_of_four_that_stand_apart_are_a_choice():
+    for seed in range(5):
+        steps = np.random.default_rng(seed).normal(size=(60, 4)) + [0, 2, 0, 2]
+        evidence = gather({"agreement": steps}, METHODS["align"].score, chooser("top_k", 2, 0.5, 0.0, [1] * 4), 0, True)
+        assert evidence.beats_chance and evidence.measure == GAP
 
 
 def test_an_order_that_comes_out_again_is_more_than_chance():
@@ -164,7 +184,7 @@ def test_neither_one_outlier_nor_noise_seen_twice_makes_a_choice():
 
 def test_noise_of_batches_that_are_trained_on_again_is_no_evidence():
     """As with several PPO epochs: a batch's mini-batches come four times, with half of their noise."""
-    score, passed, without = METHODS["align"].score, 0, 0
+    score, passed, without, verdicts = METHODS["align"].score, 0, 0, 0
     for seed in range(40):
         random = np.random.default_rng(seed)
         own, again = random.normal(size=(2, 24, 4, UNITS))
@@ -173,7 +193,8 @@ def test_noise_of_batches_that_are_trained_on_again_is_no_evidence():
         told, untold = (gather({"agreement": steps}, score, best(6), 0, True, names) for names in (batches, None))
         passed += told.steadiness > told.chance_steadiness
         without += untold.steadiness > untold.chance_steadiness
-    assert passed <= 6 < without  # 2 expected
+        verdicts += told.beats_chance
+    assert passed <= 6 < without and verdicts <= 3  # 2 expected
 
 
 def test_batches_that_are_trained_on_again_are_too_few_to_judge():
@@ -214,6 +235,9 @@ def test_overlap_and_correlation():
     assert jaccard(np.zeros(3, bool), np.zeros(3, bool)) == 1
     assert correlation(np.arange(4), np.array([0, 1, 4, 9])) == pytest.approx(1)
     assert correlation(np.ones(4), np.arange(4)) == 0
+    kept = np.array([True, False, True])
+    assert gap(kept, np.array([3.0, 1.0, 5.0])) == 0.5 and gap(kept, np.array([0.0, 2.0, 2.0])) == -1
+    assert gap(np.ones(3, bool), np.arange(3.0)) == -1
 
 
 def test_l1_gates_shrink_what_training_does_not_hold_up():

@@ -33,6 +33,7 @@ from verl_redit.flexora.scores import METHODS
 from verl_redit.flexora.selection import BadSelection, _digest, conclude, load
 from verl_redit.flexora.startup import (
     adapter_problems,
+    begun_problems,
     checkpoint_problems,
     choice_problems,
     gradient_problems,
@@ -145,6 +146,9 @@ def test_an_adapter_that_is_there_is_not_thrown_away(verl_config):
     [problem] = problems(verl_config(*arguments, there))
     assert "/adapter (model.lora_adapter_path) would be lost; set flexora.switch=keep" in problem
     assert not list(problems(verl_config(*arguments, there, "flexora.switch=keep")))
+    for method, told in (("align", 1), ("last", 0)):  # which chooses before anything is trained
+        settings = FlexoraConfig(mode="one_run", method=method)
+        assert len(list(begun_problems(settings, "/adapter"))) == told
 
 
 @pytest.mark.parametrize(("epochs", "told"), [(2, True), (3, False)])
@@ -158,13 +162,17 @@ def test_a_search_longer_than_the_rows_last_is_told(verl_config, tmp_path, epoch
     )  # fmt: skip
     expected = ["flexora.search_steps=30: this run has at most 24 updates, so the search would not end"] if told else []
     assert [problem.partition(";")[0] for problem in problems(config)] == expected
+    config.trainer.total_training_steps = 1000  # verl ends with the rows all the same
+    assert len(list(problems(config))) == told
+    config.data.train_files = [str(tmp_path / "*.parquet"), "rows.jsonl"]  # of which nobody knows how many there are
+    assert not list(problems(config))
 
 
 @pytest.mark.parametrize(
     ("settings", "sizes", "expected"),
     [
         ({"k": 3}, [4, 4, 4], "flexora.k: 3 of 3 units is no choice"),
-        ({"rule": "budget", "budget": 0.2}, [4, 4, 4], "give 0.333 or more"),
+        ({"rule": "budget", "budget": 0.2}, [4, 4, 4], "give 0.334 or more"),
         ({}, [4], "one unit, and nothing to choose"),
         ({"rule": "budget", "budget": 0.4}, [4, 4, 4], None),
     ],

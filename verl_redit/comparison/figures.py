@@ -49,7 +49,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """One arm. Of all runs the same steps are looked at, and after the last that all have, whatever there is.
+    """One arm. Up to the last step that all runs have, the same steps of each count; beyond it, each run's own.
 
     Args:
         last_steps: the last step of each run.
@@ -103,7 +103,7 @@ def compare(
     if step is not None and step not in common:
         raise LogError(f"--step {step}: not all runs have the metric there; all have it at {max(common)}")
     step = max(common) if step is None else step
-    # the same steps of every run, so that neither how often one validates nor where it ends makes a difference
+    # up to the last step that all have, the same steps of every run: how often one validates makes no difference
     width = window([at for at in common if at <= step])
     curves = {name: [_at(curve, common) for curve in of_arm] for name, of_arm in curves.items()}
     values = {name: [_value(curve, step, width) for curve in of_arm] for name, of_arm in curves.items()}
@@ -120,16 +120,22 @@ def compare(
             seconds_per_step=_seconds(of_arm),
         )
     notes = [*_notes(arms, step), *_metric_notes(arms, metric)]
-    return Comparison(metric, step, goal, found, _beside(arms, step, width), notes)
+    return Comparison(metric, step, goal, found, _beside(arms, step), notes)
 
 
-def _beside(arms: dict[str, list[Run]], step: int, width: int) -> dict[str, dict[str, Interval]]:
+def _beside(arms: dict[str, list[Run]], step: int) -> dict[str, dict[str, Interval]]:
+    """Of each metric, those arms of which every run has it, at the steps that all of these have."""
     found: dict[str, dict[str, Interval]] = {}
     for metric in BESIDE:
-        for name, runs in arms.items():
-            curves = [[(at, value) for at, value in points(run, metric) if at <= step] for run in runs]
-            if values := [_value(curve, step, width) for curve in curves if curve]:
-                found.setdefault(metric, {})[name] = mean_interval(values)
+        curves = {name: [dict(points(run, metric)) for run in runs] for name, runs in arms.items()}
+        whole = {name: of_arm for name, of_arm in curves.items() if all(of_arm)}
+        common = set.intersection(*(set(curve) for of_arm in whole.values() for curve in of_arm)) if whole else set()
+        if steps := sorted(at for at in common if at <= step):
+            last = steps[-window(steps) :]
+            found[metric] = {
+                name: mean_interval([statistics.fmean(curve[at] for at in last) for curve in of_arm])
+                for name, of_arm in whole.items()
+            }
     return found
 
 

@@ -82,7 +82,8 @@ def _logs_below(folder: Path) -> set[Path]:
 
 def _starts(log: Path) -> list[Path]:
     """The logs of a run's starts, the last one's at the end."""
-    earlier = [other for other in log.parent.glob(f"{escape(log.name)}.*") if other.suffix[1:].isdigit()]
+    beside = filter(Path.is_file, log.parent.glob(f"{escape(log.name)}.*"))
+    earlier = [other for other in beside if other.suffix[1:].isdigit()]
     return [*sorted(earlier, key=lambda other: int(other.suffix[1:])), *([log] if log.is_file() else [])]
 
 

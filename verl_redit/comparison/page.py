@@ -100,7 +100,8 @@ def explanation(comparison: Comparison) -> str:
     return (
         f"Value: mean of up to {WINDOW} points up to step {comparison.step}, over runs; difference: from {first}; both "
         f"with their {LEVEL:.0%} t interval over runs, where there are two. Steps to target: until that mean reaches "
-        f"{comparison.target:.3g}, the median over runs, those that have not reached it counted last."
+        f"{comparison.target:.3g}, the median over runs, those that have not reached it counted last; beyond "
+        "the last step that all have, each run's own points count."
     )
 
 
@@ -121,7 +122,7 @@ def _shown(figure: Interval, sign: str = "") -> str:
 def _arrival(arm: ArmFigures) -> str:
     median = np.median([np.inf if step is None else step for step in arm.steps_to_target])
     reached = sum(step is not None for step in arm.steps_to_target)
-    return f"{f'{median:g}' if np.isfinite(median) else 'not reached'} ({reached} of {len(arm.last_steps)} runs)"
+    return f"{f'{median:g}' if np.isfinite(median) else 'not reached'} ({reached} of {len(arm.last_steps)} runs did)"
 
 
 def _draw(metric: str, arms: dict[str, list[Run]]) -> bytes:

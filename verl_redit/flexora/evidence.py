@@ -19,8 +19,9 @@ batch prompts too. Steps on the same prompts share their noise, so the null mode
 resampled together. A search should not see a row again later, or both halves know its noise.
 
 The null model shuffles the units of each step: it keeps every number and takes away what belongs to a unit. Agreement
-is the mean of the choices' overlap, which has few values, and the rank correlation of all scores; where chance often
-gives full overlap, as of two of four units, the correlation of the scores.
+is the mean of the choices' overlap, which has few values, and the rank correlation of all scores. Where so few choices
+are possible that chance often gives the same one (two of four units, one of twelve), it is the gap in either half
+between the units that the other half chooses and the rest, which must also be above 0.
 
 Methods that go by the sign of their statistics must pass a second null model, which flips the signs of whole steps:
 each unit stays as loud as it is, and units that move together still do. (Shuffling, or flipping each sign by itself,
@@ -30,6 +31,7 @@ layers of which one is steady. For gates a steady sign need not mean that a laye
 gives their gradients a sign as well.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +43,7 @@ DRAWS = 200
 LEVEL = 0.95
 FEWEST = 4
 BOTH = "mean of overlap and rank correlation"
-LINEAR = "correlation of the scores"
+GAP = "gap between the chosen units and the rest"
 
 Score = Callable[[History], np.ndarray]
 Choose = Callable[[np.ndarray], np.ndarray]
@@ -103,11 +105,16 @@ def correlation(left: np.ndarray, right: np.ndarray) -> float:
     return float(stats.spearmanr(left, right).statistic)
 
 
-def linear(left: np.ndarray, right: np.ndarray) -> float:
-    """Pearson's correlation; 0 if either side has one value only."""
-    if np.ptp(left) == 0 or np.ptp(right) == 0:
-        return 0.0
-    return float(np.corrcoef(left, right)[0, 1])
+def gap(kept: np.ndarray, scores: np.ndarray) -> float:
+    """Lowest score of the units that are kept less the highest of the others, in units of the scores' range, from -1 to
+    1; -1 if there are no two sides.
+
+    Args:
+        kept: bool of shape (units,), by other scores than these.
+    """
+    if kept.all() or not kept.any():
+        return -1.0
+    return float((scores[kept].min() - scores[~kept].max()) / (np.ptp(scores) or 1.0))
 
 
 def product(left: np.ndarray, right: np.ndarray) -> float:
@@ -149,8 +156,9 @@ def gather(
     def compared(of: History) -> dict[str, float]:
         first, second = halves(of)
         overlap, ranks = jaccard(choose(first), choose(second)), correlation(first, second)
+        between = (gap(choose(first), second) + gap(choose(second), first)) / 2
         return {
-            "jaccard": overlap, "correlation": ranks, BOTH: (overlap + ranks) / 2, LINEAR: linear(first, second),
+            "jaccard": overlap, "correlation": ranks, BOTH: (overlap + ranks) / 2, GAP: between,
             "kept": float(choose(score(of)).mean()),
         }  # fmt: skip
 
@@ -164,12 +172,13 @@ def gather(
 
     null = [compared(shuffled()) for _ in range(DRAWS)]
     limits = {name: _limit([draw[name] for draw in null]) for name in null[0]}
+    limits[GAP] = max(limits[GAP], 0.0)
     found = compared(history)
-    measure = BOTH if limits["jaccard"] < 1 else LINEAR
+    final = choose(score(history))
+    measure = BOTH if math.comb(units, int(final.sum())) * (1 - LEVEL) > 1 + 1e-9 else GAP
     drawn = [random.integers(len(of_batch), size=len(of_batch)) for _ in range(DRAWS)]
     resampled = [at(np.sort(np.concatenate([of_batch[number] for number in numbers]))) for numbers in drawn]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
-    final = choose(score(history))
     last = range(steps - max(steps // 3, 1), steps)
     return Evidence(
         steps=steps,

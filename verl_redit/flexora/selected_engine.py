@@ -54,10 +54,9 @@ class SelectedEngine(FSDPEngineWithLMHead):
         # before PEFT says that it found nothing to adapt
         refuse(model_problems(self.selection, self.model_config.hf_config.model_type, widths))
         refuse(noise_problems(self.selection, self.flexora.accept_noise))
-        if self.rank == 0 and (searched_in := self.selection.model["path"]) != str(self.model_config.path):
-            print(
-                f"flexora: layers were chosen in {searched_in}, and this is {self.model_config.path}, of the same shape"
-            )
+        searched_in, own = self.selection.model["path"], str(self.model_config.path)
+        if self.rank == 0 and Path(searched_in).resolve() != Path(own).resolve():
+            print(f"flexora: the layers were chosen in {searched_in}, and this model is {own}")
         if self.flexora.stop_backward:
             refuse(offload_problems(self.model_config))
         with no_embedding_gradients(module) if self.flexora.stop_backward else nullcontext():

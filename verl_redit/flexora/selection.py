@@ -152,7 +152,8 @@ def load(file: str | Path) -> Selection:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadSelection(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; run the search again"
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; choose anew by `verl-redit flexora select` "
+            "from the search's record.jsonl, or run the search again"
         ) from error
 
 

@@ -14,6 +14,7 @@
 
 """What can be told about a run with Flexora before it trains: its settings, its selection and its adapter."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from verl_redit.data_files import listed, parquet, reads_files, row_count
+from verl_redit.data_files import found, listed, parquet, reads_files, row_count
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.record import BEGIN_ANEW, not_kept
 from verl_redit.flexora.scores import METHODS, Method
@@ -56,10 +57,9 @@ def problems(config: DictConfig) -> Iterator[str]:
 
 def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[str]:
     actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
-    steps = config.trainer.total_training_steps or _most_steps(config)
-    if steps is not None:
+    if known := [steps for steps in (config.trainer.total_training_steps, _most_steps(config)) if steps is not None]:
         of_step = max(config.data.train_batch_size // actor.ppo_mini_batch_size, 1) * actor.ppo_epochs
-        yield from length_problems(settings, steps * of_step)
+        yield from length_problems(settings, min(known) * of_step)
     yield from begun_problems(settings, model.get("lora_adapter_path"))
     if METHODS[settings.method].passes != "whole" and actor.ppo_mini_batch_size < 2:
         yield (
@@ -84,11 +84,10 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
 
 def _most_steps(config: DictConfig) -> int | None:
     """Steps of a run that goes through all rows of its files; None where that cannot be told. A filter leaves fewer."""
-    files = listed(config.data.train_files)
-    found = parquet(config.data.train_files)
-    if "async_training" in config or not reads_files(config) or len(found) < len(files):
+    files = [path for file in listed(config.data.train_files) for path in found(file) or [Path(file)]]
+    if "async_training" in config or not reads_files(config) or parquet(config.data.train_files) != files:
         return None
-    rows, most = sum(map(row_count, found)), config.data.get("train_max_samples", -1)
+    rows, most = sum(map(row_count, files)), config.data.get("train_max_samples", -1)
     rows = min(rows, most) if most > 0 else rows
     return rows // config.data.train_batch_size * config.trainer.total_epochs
 
@@ -119,7 +118,8 @@ def gradient_problems(method: Method, scales: bool, dtypes: set[torch.dtype], of
 
 def begun_problems(settings: FlexoraConfig, adapter: str | None) -> Iterator[str]:
     """Why a run should not begin from an adapter that is there."""
-    if adapter and settings.mode == "one_run" and settings.switch == "reset":
+    searches = METHODS[settings.method].passes != "none"  # else the layers are chosen before anything is trained
+    if adapter and searches and settings.mode == "one_run" and settings.switch == "reset":
         yield (
             f"flexora.switch=reset makes the adapter anew after the search, and {adapter} (model.lora_adapter_path) "
             "would be lost; set flexora.switch=keep, or merge it into the model"
@@ -139,7 +139,7 @@ def choice_problems(settings: FlexoraConfig, sizes: Sequence[int]) -> Iterator[s
     elif settings.rule == "budget" and min(sizes) > settings.budget * sum(sizes):
         yield (
             f"flexora.budget: {settings.budget} of {sum(sizes)} LoRA parameters is less than any unit has; give "
-            f"{min(sizes) / sum(sizes):.3f} or more"
+            f"{math.ceil(1000 * min(sizes) / sum(sizes)) / 1000} or more"
         )
 
 
