@@ -153,7 +153,10 @@ def test_a_checkpoint_of_the_closed_loop_is_resumed_in_the_closed_loop_with_the_
 
 def test_a_search_does_not_go_on_from_another_run_s_checkpoint(resumed, tmp_path):
     (tmp_path / "checkpoints/global_step_1/actor").mkdir()
-    search = ["trainer.v1.trainer_mode=redit_sync", "+flexora=search", "actor_rollout_ref.model.lora_rank=8"]
+    search = [
+        "trainer.v1.trainer_mode=redit_sync", "+flexora=search", "actor_rollout_ref.model.lora_rank=8",
+        "data.train_batch_size=1", "flexora.search_steps=1",
+    ]  # fmt: skip
     assert "global_step_1/actor is no checkpoint of a search; begin a new run" in message(resumed(*search))
 
 
