@@ -42,6 +42,7 @@ from verl_redit.flexora.scores import History
 DRAWS = 200
 LEVEL = 0.95
 FEWEST = 4
+FEW_CHOICES = round(1 / (1 - LEVEL))  # of no more than these, chance gives the same one too often
 BOTH = "mean of overlap and rank correlation"
 GAP = "gap between the chosen units and the rest"
 
@@ -175,7 +176,7 @@ def gather(
     limits[GAP] = max(limits[GAP], 0.0)
     found = compared(history)
     final = choose(score(history))
-    measure = BOTH if math.comb(units, int(final.sum())) * (1 - LEVEL) > 1 + 1e-9 else GAP
+    measure = BOTH if math.comb(units, int(final.sum())) > FEW_CHOICES else GAP
     drawn = [random.integers(len(of_batch), size=len(of_batch)) for _ in range(DRAWS)]
     resampled = [at(np.sort(np.concatenate([of_batch[number] for number in numbers]))) for numbers in drawn]
     intervals = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T

@@ -57,10 +57,10 @@ def evidence_rows(selection: Selection) -> list[list[str]]:
 
 
 def _deciding(found: Evidence) -> dict[str, str]:
-    agreement = {f"{found.measure}, which decides": "agreement"}
-    return (
-        agreement if found.steadiness is None else {**agreement, "steadiness of signs, which decides too": "steadiness"}
-    )
+    deciding = {f"{found.measure}, which decides": "agreement"}
+    if found.steadiness is not None:
+        deciding["steadiness of signs, which decides too"] = "steadiness"
+    return deciding
 
 
 def print_report(selection: Selection, console: Console) -> None:

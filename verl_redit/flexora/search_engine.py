@@ -73,12 +73,10 @@ class SearchEngine(FSDPEngineWithLMHead):
         return module
 
     def _spectral(self, modules: dict[str, Any]) -> np.ndarray:
-        weights = {name: part.base_layer.weight for name, part in modules.items()}
-        # the other ranks have no weights before they are sharded
-        own = (
-            spectral(units_of(modules, self.flexora.grain), weights, get_device_id()) if self.rank == 0 else np.empty(0)
-        )
-        scores = [own]
+        scores = [np.empty(0)]
+        if self.rank == 0:  # the other ranks have no weights before they are sharded
+            weights = {name: part.base_layer.weight for name, part in modules.items()}
+            scores = [spectral(units_of(modules, self.flexora.grain), weights, get_device_id())]
         torch.distributed.broadcast_object_list(scores, src=0)
         return scores[0]
 

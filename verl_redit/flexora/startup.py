@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from verl_redit.data_files import found, listed, parquet, reads_files, row_count
+from verl_redit.data_files import found, listed, reads_files, row_count
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.record import BEGIN_ANEW, not_kept
 from verl_redit.flexora.scores import METHODS, Method
@@ -85,7 +85,8 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
 def _most_steps(config: DictConfig) -> int | None:
     """Steps of a run that goes through all rows of its files; None where that cannot be told. A filter leaves fewer."""
     files = [path for file in listed(config.data.train_files) for path in found(file) or [Path(file)]]
-    if "async_training" in config or not reads_files(config) or parquet(config.data.train_files) != files:
+    known = bool(files) and all(path.suffix == ".parquet" and path.is_file() for path in files)
+    if "async_training" in config or not reads_files(config) or not known:
         return None
     rows, most = sum(map(row_count, files)), config.data.get("train_max_samples", -1)
     rows = min(rows, most) if most > 0 else rows
