@@ -22,8 +22,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from pathlib import Path
 
 import pytest
+import torch
+import transfer_queue
 import verl  # noqa: F401  loads the plugin
 from hydra import compose, initialize_config_module
+from tensordict import NonTensorStack, TensorDict
 
 SHARED_GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 
@@ -61,6 +64,36 @@ def verl_config():
             return compose("ppo_trainer", overrides=list(overrides))
 
     return composed
+
+
+class Store(dict):
+    """Rows by key; answers as verl's store does: jagged tensors, and stacks of other values."""
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        rows = [self[key] for key in keys]
+        present = [field for field in select_fields if all(field in row for row in rows)]
+        return TensorDict({field: self._stack([row[field] for row in rows]) for field in present}, len(keys))
+
+    @staticmethod
+    def _stack(values):
+        if isinstance(values[0], torch.Tensor):
+            return torch.nested.as_nested_tensor(values, layout=torch.jagged)
+        return NonTensorStack(*values)
+
+    def kv_batch_put(self, keys, partition_id, fields, tags=None):
+        for field, values in fields.items():
+            for key, value in zip(keys, values.unbind(), strict=True):
+                self[key][field] = value.clone()
+        return None
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """verl's store of rollouts, as a dictionary."""
+    store = Store()
+    monkeypatch.setattr(transfer_queue, "kv_batch_get", store.kv_batch_get)
+    monkeypatch.setattr(transfer_queue, "kv_batch_put", store.kv_batch_put)
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ import pytest
 import torch
 import transfer_queue
 from omegaconf import OmegaConf
-from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -32,35 +31,6 @@ from verl_redit.redit.noise import Key, unit_noise
 from verl_redit.trainer import GroupFilter
 
 QUESTIONS = ["a", "b"]
-
-
-class Store(dict):
-    """Rows by key; answers as verl's store does: jagged tensors, and stacks of other values."""
-
-    def kv_batch_get(self, keys, partition_id, select_fields):
-        rows = [self[key] for key in keys]
-        present = [field for field in select_fields if all(field in row for row in rows)]
-        return TensorDict({field: self._stack([row[field] for row in rows]) for field in present}, len(keys))
-
-    @staticmethod
-    def _stack(values):
-        if isinstance(values[0], torch.Tensor):
-            return torch.nested.as_nested_tensor(values, layout=torch.jagged)
-        return NonTensorStack(*values)
-
-    def kv_batch_put(self, keys, partition_id, fields, tags=None):
-        for field, values in fields.items():
-            for key, value in zip(keys, values.unbind(), strict=True):
-                self[key][field] = value.clone()
-        return None
-
-
-@pytest.fixture
-def store(monkeypatch):
-    store = Store()
-    monkeypatch.setattr(transfer_queue, "kv_batch_get", store.kv_batch_get)
-    monkeypatch.setattr(transfer_queue, "kv_batch_put", store.kv_batch_put)
-    return store
 
 
 def response(question, session, reward, mask, padding=False, entropy=0.5):

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""GRPO in one process, on a policy of any kind: verl's advantages and loss, the suite's strategies, nothing of its own.
+"""GRPO in one process, on a policy of any kind: verl's advantages and loss, the suite's plugin, nothing of its own.
 
 It differs from verl's trainer in what has no part in the question: one process, float32, no store, old log-probs from
 the policy that is trained, and an end to the search for groups that are kept (`recipes.lab.run.collect`).
@@ -21,21 +21,17 @@ the policy that is trained, and an end to the search for groups that are kept (`
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
 from verl_redit.grpo import grpo_advantages
-from verl_redit.redit.config import ReditConfig
-from verl_redit.redit.metrics import measure
-from verl_redit.redit.rows import keys_of
-from verl_redit.redit.strategies import STRATEGIES, Strategy
+from verl_redit.redit.closed_loop import ReditPlugin
 from verl_redit.rollouts import Rollouts, Tokens
-from verl_redit.settings import parse
 
 DATA_SOURCE = "lab"
 
@@ -98,16 +94,19 @@ class Batch:
     rewards: np.ndarray
 
 
-def strategy_of(settings: Settings, seed: int) -> Strategy:
-    """The suite's strategy that a run asks for, with the run's seed for its draws; the plain one changes nothing."""
-    config = parse(ReditConfig, {**(settings.redit or {}), "seed": seed}, "redit")
-    return STRATEGIES[config.strategy](config) if settings.redit else Strategy(config)
+def plugin_of(settings: Settings, seed: int) -> ReditPlugin:
+    """The suite's plugin as a run asks for it, with the run's seed for its draws; for stock one that adds nothing."""
+    return ReditPlugin(OmegaConf.create({"redit": {**(settings.redit or {"std": 0.0}), "seed": seed}}))
 
 
 def advantages(
-    batch: Batch, strategy: Strategy, settings: Settings, step: int, entropy: Callable[[], torch.Tensor]
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """What is trained on, float32 of shape (sessions, tokens), and the suite's metrics, as in the closed loop."""
+    batch: Batch, plugin: ReditPlugin, settings: Settings, step: int, entropy: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """What is trained on, float32 of shape (sessions, tokens); the plugin has measured it then, as in the closed loop.
+
+    Args:
+        entropy: of the policy at each token, in nats, float32 of shape (sessions, tokens).
+    """
     sessions = len(batch.rewards)
     group = np.repeat(np.arange(sessions // settings.rollouts), settings.rollouts)
     mask = torch.ones_like(batch.responses)
@@ -122,15 +121,13 @@ def advantages(
         return grpo_advantages(rewards, group, divide and settings.norm_adv_by_std_in_grpo)
 
     rollouts = Rollouts(batch.rewards, group, lambda *names: {name: columns[name] for name in names}, estimate)
-    keys = cache(partial(keys_of, strategy.settings.seed, rollouts.columns))
-    change = strategy.reward_change(rollouts, keys)
+    change = plugin.reward_change(rollouts)
     scores = torch.zeros(mask.shape)
     scores[:, -1] = torch.from_numpy(batch.rewards if change is None else batch.rewards + change)
-    divide = settings.norm_adv_by_std_in_grpo and not strategy.divides
+    divide = settings.norm_adv_by_std_in_grpo and not plugin.divides
     estimated, _ = compute_grpo_outcome_advantage(scores, mask, group, norm_adv_by_std_in_grpo=divide)
     every = torch.arange(sessions)
-    estimated = strategy.advantages(rollouts, keys, change, Tokens(estimated, mask, every, every, entropy))
-    return estimated, measure(strategy.settings, rollouts, change, estimated, mask)
+    return plugin.advantages(rollouts, Tokens(estimated, mask, every, every, entropy))
 
 
 def update(

@@ -17,9 +17,9 @@
 import numpy as np
 import torch
 
-from recipes.lab.grpo import Batch, Curves, Settings, advantages, strategy_of, update
+from recipes.lab.grpo import Batch, Curves, Settings, advantages, plugin_of, update
 from recipes.lab.task import PROMPTS, Policy, Task
-from verl_redit.redit.strategies import Strategy
+from verl_redit.redit.closed_loop import ReditPlugin
 
 # of a step that replaces groups; verl's V1 trainers go on for ever
 MOST_GENERATIONS = 10
@@ -27,14 +27,14 @@ MOST_GENERATIONS = 10
 
 def train(task: Task, settings: Settings, seed: int) -> Curves:
     """Train the task's policy; returns what was measured. The same seed draws the same prompts for every arm."""
-    policy, strategy, curves = task.policy(), strategy_of(settings, seed), Curves()
+    policy, plugin, curves = task.policy(), plugin_of(settings, seed), Curves()
     optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     for number in range(settings.steps):
         curves.accuracy.append(task.accuracy(policy))
-        batch, sampled = collect(task, policy, settings, strategy, np.random.default_rng([seed, number, 0]))
+        batch, sampled = collect(task, policy, settings, plugin, np.random.default_rng([seed, number, 0]))
         curves.sampled_groups.append(sampled)
         if batch is not None:
-            step(policy, optimizer, batch, strategy, settings, number, curves)
+            step(policy, optimizer, batch, plugin, settings, number, curves)
     curves.accuracy.append(task.accuracy(policy))
     return curves
 
@@ -43,7 +43,7 @@ def step(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    strategy: Strategy,
+    plugin: ReditPlugin,
     settings: Settings,
     number: int,
     curves: Curves,
@@ -52,21 +52,22 @@ def step(
     with torch.no_grad():
         log_probs = policy(batch.prompts, batch.responses)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
-    estimated, metrics = advantages(batch, strategy, settings, number, lambda: entropy)
+    estimated = advantages(batch, plugin, settings, number, lambda: entropy)
 
     def log_probs_of(part: slice) -> torch.Tensor:
         return policy.log_probs(batch.prompts[part], batch.responses[part])
 
     curves.grad_norm.extend(update(list(policy.parameters()), optimizer, log_probs_of, estimated, settings))
     curves.entropy.append(float(entropy.mean()))
+    metrics = plugin.metrics()
     curves.tied_share.append(metrics["redit/tied_share"])
     curves.tied_energy_share.append(metrics["redit/tied_energy_share"])
 
 
 def collect(
-    task: Task, policy: Policy, settings: Settings, strategy: Strategy, draw: np.random.Generator
+    task: Task, policy: Policy, settings: Settings, plugin: ReditPlugin, draw: np.random.Generator
 ) -> tuple[Batch | None, int]:
-    """Sample groups, and others for those that the strategy does not keep; returns them and how many were sampled.
+    """Sample groups, and others for those that the plugin does not keep; returns them and how many were sampled.
 
     After `MOST_GENERATIONS` the step is trained on those that were kept, and left out if there are none. Within a
     generation no prompt is drawn twice.
@@ -84,7 +85,7 @@ def collect(
         sampled += len(chosen)
         for start in range(0, len(rewards), settings.rollouts):
             own = slice(start, start + settings.rollouts)
-            if strategy.keeps_group(float(rewards[own].mean())):
+            if plugin.keeps_group(float(rewards[own].mean())):
                 kept.append((prompts[own], responses[own], rewards[own]))
         if len(kept) == settings.prompts:
             break
