@@ -73,8 +73,13 @@ def test_an_error_is_found_where_it_is_raised(tmp_path, line):
 
 def test_a_silent_run_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "STALL_SECONDS", 2)
-    with pytest.raises(DemoError, match="no output for 2 s"):
-        train(tmp_path / "run", "import time; time.sleep(60)")
+    script = tmp_path / "silent.py"
+    script.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    before = sleepers()
+    with pytest.raises(DemoError, match="no output for 2 s") as error:
+        train(tmp_path / "run", SLEEPING_CHILD + f"; import runpy; runpy.run_path({str(script)!r})")
+    assert f'a process stood at\n  File "{script}", line 3 in <module>' in str(error.value)
+    assert sleepers() == before
 
 
 def test_no_process_is_left_even_one_that_left_the_group(tmp_path):

@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -34,6 +35,9 @@ STALL_SECONDS = 600
 RUN_MARK = "VERL_REDIT_DEMO_RUN"
 # as Python ends a traceback, perhaps with what Ray and colours put before it
 RAISED = re.compile(r"(\S*\([^)]*pid=[^)]*\)\S* +)?[\w.]+(Error|Exception|Interrupt|Stopped)(\(\w+\))?(: |$)")
+
+# as faulthandler writes the innermost calls of the thread that a signal reached
+STOOD = re.compile(r"^Current thread .*\n((?:  File .*\n){1,8})", re.MULTILINE)
 
 
 class DemoError(ValueError):
@@ -72,10 +76,11 @@ def run_to_end(arguments: list[str], folder: Path, title: str, sizes: Sizes, con
     (folder / "command.txt").write_text(f"{shell_line} {shlex.join(arguments)}\n")
     mark = f"{os.getpid()}-{time.time_ns()}"
     with report.progress_bar(console) as progress, log.open("w") as output:
+        written, since = 0, time.monotonic()  # a clock that stands still while the machine sleeps
         bar = progress.add_task(f"{title}: starting verl, Ray and vLLM", total=sizes.steps)
         process = subprocess.Popen(
             arguments,
-            env={**os.environ, **variables, RUN_MARK: mark},
+            env={**os.environ, **variables, "PYTHONFAULTHANDLER": "1", RUN_MARK: mark},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -84,8 +89,11 @@ def run_to_end(arguments: list[str], folder: Path, title: str, sizes: Sizes, con
             while (code := _wait(process)) is None:
                 if seen := report.training_steps(metrics):
                     progress.update(bar, completed=len(seen), description=title)
-                if time.time() - log.stat().st_mtime > STALL_SECONDS:
-                    raise DemoError(f"{title}: no output for {STALL_SECONDS} s; {first_error(log)}")
+                if (size := log.stat().st_size) != written:
+                    written, since = size, time.monotonic()
+                elif time.monotonic() - since > STALL_SECONDS:
+                    where = _abort(mark, log)
+                    raise DemoError(f"{title}: no output for {STALL_SECONDS} s{where}; {first_error(log)}")
             progress.update(bar, completed=len(report.training_steps(metrics)), description=title)
         finally:
             _end_processes(process, mark)
@@ -110,8 +118,24 @@ def first_error(log: Path) -> str:
     return f"the log is {log}"
 
 
+def _marked(mark: str) -> list[psutil.Process]:
+    """The run's processes: each carries its mark in its environment."""
+    return [process for process in psutil.process_iter() if _has_mark(process, mark)]
+
+
+def _abort(mark: str, log: Path) -> str:
+    """Have Python write where each process stands, and end it; returns the innermost calls of each main thread."""
+    before = log.stat().st_size
+    for process in sorted(_marked(mark), key=psutil.Process.create_time):  # who watches over others first
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGABRT)
+            psutil.wait_procs([process], timeout=5)
+    stood = STOOD.findall(log.read_bytes()[before:].decode(errors="replace"))
+    return "".join(f"\na process stood at\n{calls.rstrip()}" for calls in stood)
+
+
 def _end_processes(process: subprocess.Popen, mark: str) -> None:
-    """End the run and whatever it left: every process carries the run's mark in its environment."""
+    """End the run and whatever it left."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -119,7 +143,7 @@ def _end_processes(process: subprocess.Popen, mark: str) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
     for end in (psutil.Process.terminate, psutil.Process.kill):
-        left = [other for other in psutil.process_iter() if _has_mark(other, mark)]
+        left = _marked(mark)
         for other in left:
             with suppress(psutil.NoSuchProcess):
                 end(other)
