@@ -15,6 +15,7 @@
 """Recipes' configurations compose with verl's own tools."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -27,6 +28,7 @@ from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 from vllm.engine.arg_utils import AsyncEngineArgs
 
+from recipes.redit_gsm8k import coin
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.settings import parse
 
@@ -115,3 +117,37 @@ def test_the_suite_s_second_stage_takes_another_dithering_and_policy(redit, tmp_
 def test_a_policy_is_chosen_by_name(policy):
     with initialize_config_dir(str(RECIPES / "paft_gsm8k/config"), version_base=None):
         assert compose("paft_gsm8k", [f"paft={policy}"]).paft.policy == policy
+
+
+def test_coins_are_fair_and_leave_accuracy_to_verl():
+    replies = [f"{number} apples are left\n#### {number}" for number in range(400)]
+    scores = [coin.compute_score("openai/gsm8k", reply, "7", extra_info={"index": 0}) for reply in replies]
+    assert sum(score["acc"] for score in scores) == scores[7]["acc"] == 1
+    assert 160 < sum(score["score"] for score in scores) < 240  # four standard deviations
+    assert {score["score"] for score in scores} == {0, 1}
+
+
+def test_the_commands_for_gpus_compose_and_report_on_their_runs(tmp_path):
+    """Every run of one seed that RESULTS.md asks for, by its own lines; what would start verl notes its arguments."""
+    (text,) = re.findall(r"```bash\n(control\(\).*?)```", (RECIPES / "RESULTS.md").read_text(), re.DOTALL)
+    for program in ("python3", "torchrun", "verl-redit"):
+        (tmp_path / program).write_text(
+            f'#!/bin/bash\nprintf "%s\\0" {program} "$@" >> {tmp_path}/noted; echo >> {tmp_path}/noted\n'
+        )
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "recipes").symlink_to(RECIPES)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    subprocess.run(["bash", "-c", text.replace("0 1 2", "0")], env=environment, cwd=tmp_path, capture_output=True)
+    folders, reported = [], set()
+    for line in (tmp_path / "noted").read_text().splitlines():
+        program, *arguments = line.split("\0")[:-1]
+        if program == "verl-redit":
+            reported.update(arguments)
+        elif "--config-path" in arguments:
+            place = arguments.index("--config-path")
+            with initialize_config_dir(arguments[place + 1], version_base=None):
+                config = compose(arguments[place + 3], arguments[place + 4 :])
+            folders.append((tmp_path / config.trainer.default_local_dir).relative_to(tmp_path / "checkpoints"))
+    assert len(folders) == len(set(folders)) == 3 + 4 + 2 + 2 + 2 + 3 + 3 + 3 + 3 + 2
+    of_redit = {folder for folder in folders if folder.parts[0].startswith(("redit_gsm8k", "llama"))}
+    assert len(of_redit) == 13 and all(reported & {str(part) for part in folder.parents} for folder in of_redit)
