@@ -14,13 +14,16 @@
 
 """verl's supervised data set with prompts from a pool, made by verl's own function."""
 
+import itertools
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_module
+from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer import sft_trainer
+from verl.utils.dataset.dataset_utils import SFTTensorCollator
 
 from verl_redit.demo import task
 from verl_redit.paft.pool import render
@@ -96,6 +99,26 @@ def test_ranks_share_the_draws(make):
     dataset = make()
     ranks = [list(dataset.create_distributed_sampler(2, rank)) for rank in (0, 1)]
     assert sorted(row for rank in ranks for row, _ in rank) == list(range(12))
+
+
+def test_workers_show_the_same_rows_and_go_on_from_a_checkpoint(make):
+    """With workers that are ahead of the checkpoint, as verl's trainer saves and loads it."""
+
+    def loader(workers: int) -> StatefulDataLoader:
+        dataset = make("data.pad_mode=no_padding")
+        sampler, collate = dataset.create_distributed_sampler(1, 0), SFTTensorCollator("no_padding")
+        return StatefulDataLoader(dataset, batch_size=2, sampler=sampler, collate_fn=collate, num_workers=workers)
+
+    def shown(batches) -> list[list[int]]:
+        return [row.tolist() for batch in batches for row in batch["input_ids"].unbind()]
+
+    plain, forked, resumed = loader(0), loader(2), loader(2)
+    whole = [shown(plain) for _ in range(2)]
+    first = iter(forked)
+    begun = shown(itertools.islice(first, 2))
+    resumed.load_state_dict(forked.state_dict())
+    assert begun + shown(first) == whole[0] and whole[0] != whole[1]
+    assert begun + shown(resumed) == whole[0] and shown(resumed) == shown(forked) == whole[1]
 
 
 def test_validation_is_the_grid(make, pool, tokenizer):
