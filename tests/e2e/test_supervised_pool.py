@@ -28,7 +28,7 @@ def on_pool(finetune, conversations):
     """Two epochs of six steps with a checkpoint after every third."""
     settings = [
         "paft.grid.items=4", f"data.val_files={conversations / 'val.parquet'}",
-        "data.max_length=768", "data.num_workers=2",
+        "data.max_length=768",
         "trainer.total_epochs=2", "trainer.save_freq=3", "trainer.test_freq=6",
     ]  # fmt: skip
     return lambda folder, *overrides: finetune("paft_sft/run_qwen2_5_fsdp.sh", folder, *settings, *overrides)
