@@ -70,11 +70,14 @@ def math(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def geometry3k(entry: dict[str, Any]) -> dict[str, Any]:
-    """One row without its place; ValueError unless the problem has a marker for each image."""
+    """One row without its place; ValueError unless the problem has a marker for each image, which has its bytes."""
     problem, answer = _text(entry, "problem"), _text(entry, "answer")
     markers, images = problem.count("<image>"), len(entry["images"])
     if markers != images or not images:
         raise ValueError(f"the problem has {markers} <image> markers for {images} images")
+    for number, image in enumerate(entry["images"]):
+        if not (isinstance(image, dict) and isinstance(image.get("bytes"), bytes)):
+            raise ValueError(f"image {number} has no bytes; take the data set's parquet files")
     row = _row("hiyouga/geometry3k", f"{problem} {GEOMETRY3K_INSTRUCTION}", answer, problem, answer)
     return {**row, "images": entry["images"]}
 
@@ -154,7 +157,9 @@ def conversation(row: dict[str, Any]) -> dict[str, Any]:
 def main(
     dataset: Annotated[Dataset, typer.Argument(help="What the files are.")],
     source: Annotated[Path, typer.Option(help="Folder with the data set's files.", exists=True, file_okay=False)],
-    out: Annotated[Path, typer.Option(help="Folder for train.parquet, test.parquet and conversations.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for train.parquet, test.parquet and conversations.")
+    ],
 ) -> None:
     """Convert a data set to verl's parquet schemas."""
     try:
@@ -164,7 +169,10 @@ def main(
     lines = all((source / f"{split}.jsonl").is_file() for split in splits)
     if out.resolve() == source.resolve() and not lines:
         raise typer.BadParameter("it would overwrite the source; name another folder", param_hint="--out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from error
     for split, rows in splits.items():
         written = {split: rows}
         if dataset != Dataset.geometry3k:

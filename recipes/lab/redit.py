@@ -21,6 +21,7 @@ python -m recipes.lab.redit report --out DIR    # tables, figures, results.json;
 import json
 import multiprocessing
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -38,7 +39,7 @@ from recipes.lab.run import train
 from recipes.lab.task import REGIMES, Task
 
 app = typer.Typer(add_completion=False)
-DITHER = {"std": 0.0289}  # the suite's preset: the variance of the paper's uniform noise of half-width 0.05
+DITHER = {"std": 0.0289}  # the suite's preset: uniform noise of half-width 0.05, as in the authors' MATH script, has it
 DR_GRPO = {"norm_adv_by_std_in_grpo": False, "loss_agg_mode": "seq-mean-token-sum-norm"}
 GRPO = "GRPO"
 ARMS: dict[str, dict] = {
@@ -98,6 +99,11 @@ def cell(grid: Grid, regime: str, updates: int, seed: int) -> None:
     one(grid, regime, updates, TUNED, {"lr": tuned_rate(grid, regime, updates)}, seed)
 
 
+def _ignore_ctrl_c() -> None:
+    """In a worker, which the terminal interrupts as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 Out = Annotated[Path, typer.Option(help="Folder for the outcomes.")]
 Steps = Annotated[int, typer.Option(help="GRPO steps of a run.", min=SMOOTHING)]
 
@@ -109,17 +115,21 @@ def run(
     steps: Steps = 200,
     processes: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = os.cpu_count() or 1,
 ) -> None:
-    """Run what is missing of the grid."""
+    """Run what is missing of the grid; after a failure, or ctrl-C, cells that have begun go to their end."""
     os.environ["OMP_NUM_THREADS"] = "1"  # a process for each processor, not a thread
     spawn = multiprocessing.get_context("spawn")
     # the first seed's cells make the tuning runs that the others read
     for chosen in (range(1), range(1, seeds)):
         jobs = [(regime, updates, seed) for seed in chosen for regime in REGIMES for updates in UPDATES]
-        with ProcessPoolExecutor(processes, spawn) as pool:
+        with ProcessPoolExecutor(processes, spawn, _ignore_ctrl_c) as pool:
             started = [pool.submit(cell, Grid(out, steps), *job) for job in jobs]
             title = f"cells with seeds {chosen.start} to {chosen.stop - 1}"
-            for done in track(as_completed(started), title, total=len(started)):
-                done.result()
+            try:
+                for done in track(as_completed(started), title, total=len(started)):
+                    done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 @app.command()

@@ -42,7 +42,7 @@ def record_of(grain="layer", layers=range(6), steps=12, exclude=None, noise=0.05
     random = np.random.default_rng(0)
     for step in range(steps):
         agreement = np.linspace(-0.3, 0.7, len(units)) + random.normal(0, noise, len(units))
-        record.add(str(step), {"agreement": agreement})
+        record.add([str(step)], {"agreement": agreement})
     return record
 
 
@@ -132,7 +132,7 @@ def test_pictures_and_pages_are_written(searched, tmp_path, grain):
 
 def test_a_search_without_steps_has_no_evidence(tmp_path):
     record = record_of(steps=0, method="last")
-    record.add("", {"prior": np.arange(6.0)})
+    record.add([], {"prior": np.arange(6.0)})
     conclude(record, FlexoraConfig(method="last")).write(tmp_path / "a.json")
     code, output, _ = run("show", tmp_path / "a.json", "--html", tmp_path / "a.html")
     assert code == 0 and "3 of 6 units chosen by last" in output and "evidence" not in output and "▓" not in output
@@ -142,8 +142,8 @@ def test_a_search_without_steps_has_no_evidence(tmp_path):
 def test_equal_scores_can_be_shown(tmp_path):
     record = record_of(steps=0)
     for step in range(2):
-        record.add(str(step), {"agreement": np.zeros(6)})
-    record.add("2", {"agreement": np.full(6, np.nan)})
+        record.add([str(step)], {"agreement": np.zeros(6)})
+    record.add(["2"], {"agreement": np.full(6, np.nan)})
     conclude(record, FlexoraConfig()).write(tmp_path / "a.json")
     code, output, _ = run("show", tmp_path / "a.json", "--png", tmp_path / "a.png")
     assert code == 0 and "too few batches to judge" in output and "skipped of 3 steps" in output
@@ -255,7 +255,7 @@ def test_a_setting_from_a_choice_like_chance_is_warned_of_beside_the_output(sear
 
 def test_all_units_leave_the_setting_as_it_is_without_one(tmp_path):
     record = record_of(steps=0, method="all")
-    record.add("", {"prior": np.ones(6)})
+    record.add([], {"prior": np.ones(6)})
     conclude(record, FlexoraConfig(method="all")).write(tmp_path / "a.json")
     assert run("regex", tmp_path / "a.json", "--sft")[1] == "model.exclude_modules=null\n"
 

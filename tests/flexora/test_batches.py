@@ -38,7 +38,7 @@ def rows(prompts: list[int | None], **non_tensor) -> TensorDict:
 def parts(share: float, **non_tensor):
     """Both parts on each rank, and the groups."""
     own = [groups_of(rows(prompts)) for prompts in RANKS]
-    return [divided(rows(prompts, **non_tensor), share, 0, 3, lambda _: own) for prompts in RANKS]
+    return [divided(rows(prompts, **non_tensor), share, 0, lambda _: own) for prompts in RANKS]
 
 
 def trained(part: TensorDict) -> list[int]:
@@ -87,7 +87,7 @@ def test_the_shortest_row_fills_up():
     )
     own = groups_of(data)
     # another rank has two rows of each group
-    for part in divided(data, 0.4, 0, 1, lambda _: [own, own + own])[:2]:
+    for part in divided(data, 0.4, 0, lambda _: [own, own + own])[:2]:
         rows_of = zip(part["input_ids"].unbind(), part["loss_mask"].unbind(), strict=True)
         untrained = [ids for ids, mask in rows_of if not mask.any()]
         assert untrained and all(ids.tolist() == [6, 9] for ids in untrained)
@@ -106,7 +106,7 @@ def test_halves_alone_are_normalised_by_the_numbers_of_the_whole(passes):
         return torch.tensor(0.0), {}
 
     # two ranks with the same rows
-    found = parts_of(rows(RANKS[1]), loss, passes, 0.25, 0, 3, lambda own: [own, own])
+    found = parts_of(rows(RANKS[1]), loss, passes, 0.25, 0, lambda own: [own, own])
     found.loss(model_output={}, data=rows([1, 2], batch_num_tokens=4, global_batch_size=3), dp_group=None)
     assert seen == [[12, 8] if passes == "halves" else [4, 3]]
     assert len(found.groups) == (8 if passes == "whole" else 6)
@@ -114,9 +114,9 @@ def test_halves_alone_are_normalised_by_the_numbers_of_the_whole(passes):
 
 def test_held_out_is_the_share_asked_for():
     data = rows([1, 2, 3, 4])
-    held_out = parts_of(data, print, "held_out", 0.25, 0, 3, lambda own: [own])
+    held_out = parts_of(data, print, "held_out", 0.25, 0, lambda own: [own])
     assert (len(trained(held_out.train)), len(trained(held_out.other))) == (3, 1)
-    whole = parts_of(data, print, "whole", 0.25, 0, 3, lambda own: [own])
+    whole = parts_of(data, print, "whole", 0.25, 0, lambda own: [own])
     assert whole.train is data and whole.other is None
 
 

@@ -392,6 +392,17 @@ def test_one_run_that_chooses_as_it_resumes_begins_anew_afterwards(search, tmp_p
     assert len(sent_layers(second)) == 2
 
 
+def test_a_new_search_moves_the_selection_of_an_older_one_aside(search, tmp_path):
+    train(search("grad_norm", search_steps=4, k=2), 4)
+    old = (tmp_path / "out/selection.json").read_text()
+    again = search("grad_norm", search_steps=4, k=2)
+    train(again, 1)
+    assert not (tmp_path / "out/selection.json").exists()  # this one has chosen nothing yet
+    assert (tmp_path / "out/selection.1.json").read_text() == old and (tmp_path / "out/record.1.jsonl").is_file()
+    train(again, 3, first=1)
+    assert (tmp_path / "out/selection.json").is_file() and not (tmp_path / "out/selection.2.json").exists()
+
+
 def test_one_run_by_place_does_not_go_on_from_a_run_on_all_layers(search, tmp_path):
     first = search("last", k=2)
     train(first, 1)
@@ -533,11 +544,11 @@ def test_a_selection_for_another_model_is_refused(selection, tmp_path_factory):
         selected(other, selection)
 
 
-def test_a_selection_from_a_deeper_model_is_refused(search, tmp_path, tmp_path_factory):
-    search("first", k=2)
+def test_a_selection_from_a_shallower_model_is_refused(model, tmp_path, tmp_path_factory):
     other = engines.save_model(tmp_path_factory.mktemp("other") / "model", layers=4)
-    with pytest.raises(ValueError, match="the model has no model.layers.4"):
-        selected(other, tmp_path / "out" / "selection.json")
+    build(other, {"method": "first", "k": 2, "output": str(tmp_path)})
+    with pytest.raises(ValueError, match="14 modules carry LoRA, but are not chosen"):
+        selected(model, tmp_path / "selection.json")
 
 
 def test_a_selected_run_resumes_its_own_checkpoints_alone(model, selection, search, tmp_path):

@@ -190,12 +190,13 @@ def test_other_files_in_the_out_folder_are_not_mixed_in(checkpoint, tmp_path):
 
 
 def test_gates_that_are_still_in_the_forward_pass_are_not_lost(checkpoint, tmp_path):
-    record = Record({"apply": True, "search_steps": 2}, {}, [], {}, [{"step": 1}])
+    record = Record({"apply": True, "search_steps": 2}, {}, [], {})
+    record.add([], {})
     file = checkpoint / "flexora_world_size_1_rank_0.jsonl"
     record.write(file)
     with pytest.raises(ExportError, match="1 of 2 search steps .*name a later checkpoint"):
         export(checkpoint, tmp_path / "adapter")
-    record.steps.append({"step": 2})
+    record.add([], {})
     record.write(file)
     assert export(checkpoint, tmp_path / "adapter").modules
 

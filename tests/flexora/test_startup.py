@@ -36,6 +36,7 @@ from verl_redit.flexora.startup import (
     begun_problems,
     checkpoint_problems,
     choice_problems,
+    dropout_problems,
     gradient_problems,
     problems,
     selection_problems,
@@ -55,7 +56,7 @@ def selection(tmp_path):
         random = np.random.default_rng(0)
         for step in range(40):
             shared = random.normal(size=4) + signal * np.array([0, 9, 0, 9])
-            record.add(str(step), {"agreement": shared})
+            record.add([str(step)], {"agreement": shared})
         conclude(record, FlexoraConfig(rule="top_k", k=2)).write(tmp_path / "selection.json")
         return tmp_path / "selection.json"
 
@@ -89,6 +90,8 @@ def selected(file) -> list[str]:
         (["actor_rollout_ref.model.lora_rank=0"], "actor_rollout_ref.model.lora_rank=0"),
         (["actor_rollout_ref.actor.ppo_mini_batch_size=1"], "method=align divides mini-batches by prompt groups"),
         (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron"),
+        (["actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"], "set actor_rollout_ref.actor.loss_scale_f"),
+        (["actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean"], "the parts of flexora.method=align would not add"),
     ],
 )
 def test_a_mistake_is_told_by_the_name_of_its_setting(verl_config, overrides, expected):
@@ -178,8 +181,28 @@ def test_a_search_longer_than_the_rows_last_is_told(verl_config, tmp_path, epoch
     ],
 )
 def test_what_no_scores_can_choose_is_told(settings, sizes, expected):
-    found = list(choice_problems(FlexoraConfig(**settings), sizes))
+    found = list(choice_problems(FlexoraConfig(**settings), {}, sizes))
     assert [expected in problem for problem in found] == ([] if expected is None else [True])
+
+
+@pytest.mark.parametrize("method", ["first", "middle", "last", "random"])
+def test_layers_of_two_stacks_have_no_order(method):
+    units = {**UNITS, "model.visual.blocks.0": ["model.visual.blocks.0.attn.qkv"]}
+    found = list(choice_problems(FlexoraConfig(method=method, k=2), units, [16] * 5))
+    if method == "random":
+        assert not found
+    else:
+        assert "none between those of model.layers and model.visual.blocks" in found[0]
+        assert r"'model\.visual\.blocks.*'" in found[0]
+    assert not list(choice_problems(FlexoraConfig(method=method, k=2), UNITS, [16] * 4))
+
+
+@pytest.mark.parametrize(
+    ("method", "dropout", "told"), [("unrolled", 0.1, True), ("unrolled", 0.0, False), ("first_order", 0.1, False)]
+)
+def test_differences_of_gradients_are_not_taken_under_dropout(method, dropout, told):
+    found = list(dropout_problems(METHODS[method], dropout))
+    assert ["dropout (0.1) falls anew" in problem for problem in found] == [True] * told
 
 
 @pytest.mark.parametrize(
@@ -234,6 +257,20 @@ def test_a_selected_run_without_its_file_is_refused(verl_config, setting):
     assert any("selection" in problem for problem in problems(config))
 
 
+def test_prompts_that_come_again_are_told():
+    random, told = np.random.default_rng(0), []
+    for rows in (80, 20):  # the second ends in its fourth epoch
+        record = Record({}, UNITS, [16] * 4, MODEL)
+        for step in range(40):
+            pair = [str((2 * step + row) % rows) for row in (0, 1 + 2 * (step // 10))]
+            record.add([*pair, ""], {"agreement": random.normal(size=4)})
+            record.add(pair, {"agreement": random.normal(size=4)})  # another PPO epoch
+        selection = conclude(record, FlexoraConfig(k=2))
+        assert selection.rounds == record.rounds
+        told.append(selection.summary.partition("seen ")[2])
+    assert told[1] == "4 times, so both share its noise" and record.rounds == 4
+
+
 def test_modules_that_differ_from_the_selection_are_named(selection):
     chosen = load(selection())
     wanted = [*UNITS["model.layers.1"], *UNITS["model.layers.3"]]
@@ -244,7 +281,7 @@ def test_modules_that_differ_from_the_selection_are_named(selection):
 
 def test_what_was_excluded_before_stays_excluded():
     record = Record({}, UNITS, [16] * 4, MODEL | {"exclude_modules": ".*k_proj"})
-    record.add("", {"prior": np.arange(4.0)})
+    record.add([], {"prior": np.arange(4.0)})
     chosen = conclude(record, FlexoraConfig(method="last", k=3))
     assert chosen.exclude_modules == r"(?:.*k_proj)|model\.layers\.(?:0)\..*"
 
@@ -278,22 +315,26 @@ def test_a_plain_adapter_is_taken():
 groups = st.sets(st.integers(0, 1000).map(lambda number: group_of([number])), min_size=2, max_size=40)
 
 
-@given(groups, st.floats(0.01, 0.99), st.integers(0, 5), st.integers(1, 500))
-def test_the_other_part_is_neither_empty_nor_everything(names, share, seed, step):
-    other = other_part(names, share, seed, step)
+@given(groups, st.floats(0.01, 0.99), st.integers(0, 5))
+def test_the_other_part_is_neither_empty_nor_everything(names, share, seed):
+    other = other_part(names, share, seed)
     assert 0 < len(other) < len(names) and other < names
-    assert other == other_part(sorted(names, reverse=True), share, seed, step)
+    # rows in any order, and as often as there are rollouts
+    assert other == other_part([*sorted(names, reverse=True), *names], share, seed)
     assert abs(len(other) - share * len(names)) <= 1
 
 
-def test_the_other_part_rotates():
+def test_the_other_part_rotates_with_batches_and_seeds():
     names = {group_of([number]) for number in range(8)}
-    drawn = [other_part(names, 0.25, 0, step) for step in range(60)]
-    assert set.union(*drawn) == names
-    counts = [sum(name in other for other in drawn) for name in names]
-    assert 5 <= min(counts) and max(counts) <= 28
+    with_others = [names | {group_of([100 + batch])} for batch in range(60)]
+    for drawn in (
+        [other_part(batch, 0.25, 0) for batch in with_others],
+        [other_part(names, 0.25, s) for s in range(60)],
+    ):
+        counts = [sum(name in other for other in drawn) for name in names]
+        assert 5 <= min(counts) and max(counts) <= 28
 
 
 def test_one_group_cannot_be_divided():
-    with pytest.raises(TooFewGroups, match="mini-batch of 1 prompt group"):
-        other_part(["a", "a"], 0.5, 0, 1)
+    with pytest.raises(TooFewGroups, match="a mini-batch has 1 prompt group"):
+        other_part(["a", "a"], 0.5, 0)

@@ -28,8 +28,9 @@ from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 from vllm.engine.arg_utils import AsyncEngineArgs
 
-from recipes.redit_gsm8k import coin
 from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.paft.config import PaftConfig
+from verl_redit.redit.config import ReditConfig
 from verl_redit.settings import parse
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -119,18 +120,10 @@ def test_a_policy_is_chosen_by_name(policy):
         assert compose("paft_gsm8k", [f"paft={policy}"]).paft.policy == policy
 
 
-def test_coins_are_fair_and_leave_accuracy_to_verl():
-    replies = [f"{number} apples are left\n#### {number}" for number in range(400)]
-    scores = [coin.compute_score("openai/gsm8k", reply, "7", extra_info={"index": 0}) for reply in replies]
-    assert sum(score["acc"] for score in scores) == scores[7]["acc"] == 1
-    assert 160 < sum(score["score"] for score in scores) < 240  # four standard deviations
-    assert {score["score"] for score in scores} == {0, 1}
-
-
 def test_the_commands_for_gpus_compose_and_report_on_their_runs(tmp_path):
     """Every run of one seed that RESULTS.md asks for, by its own lines; what would start verl notes its arguments."""
     (text,) = re.findall(r"```bash\n(control\(\).*?)```", (RECIPES / "RESULTS.md").read_text(), re.DOTALL)
-    for program in ("python3", "torchrun", "verl-redit"):
+    for program in ("python", "python3", "torchrun", "verl-redit"):
         (tmp_path / program).write_text(
             f'#!/bin/bash\nprintf "%s\\0" {program} "$@" >> {tmp_path}/noted; echo >> {tmp_path}/noted\n'
         )
@@ -138,16 +131,27 @@ def test_the_commands_for_gpus_compose_and_report_on_their_runs(tmp_path):
     (tmp_path / "recipes").symlink_to(RECIPES)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     subprocess.run(["bash", "-c", text.replace("0 1 2", "0")], env=environment, cwd=tmp_path, capture_output=True)
-    folders, reported = [], set()
+    folders, reports, outs = [], [], set()
     for line in (tmp_path / "noted").read_text().splitlines():
         program, *arguments = line.split("\0")[:-1]
-        if program == "verl-redit":
-            reported.update(arguments)
+        if program == "verl-redit" and arguments[0] == "report":
+            named = arguments[1 : arguments.index("--out")]
+            reports.append([tmp_path / "checkpoints" / folder for folder in named if folder != "robustness"])
+            outs.add(arguments[-1])
         elif "--config-path" in arguments:
             place = arguments.index("--config-path")
             with initialize_config_dir(arguments[place + 1], version_base=None):
                 config = compose(arguments[place + 3], arguments[place + 4 :])
-            folders.append((tmp_path / config.trainer.default_local_dir).relative_to(tmp_path / "checkpoints"))
-    assert len(folders) == len(set(folders)) == 3 + 4 + 2 + 2 + 2 + 3 + 3 + 3 + 3 + 2
-    of_redit = {folder for folder in folders if folder.parts[0].startswith(("redit_gsm8k", "llama"))}
-    assert len(of_redit) == 13 and all(reported & {str(part) for part in folder.parents} for folder in of_redit)
+            folders.append(tmp_path / config.trainer.default_local_dir)
+            for node, settings in (("redit", ReditConfig), ("paft", PaftConfig), ("flexora", FlexoraConfig)):
+                if node in config:
+                    parse(settings, config[node], node)
+    assert len(folders) == len(set(folders)) == 13 + 9 + 12 + 2
+    assert len(outs) == len(reports) == 8 and all(folder.is_dir() for folder in reports[0])
+    arms = {folder for report in reports for folder in report}
+    searches = {folder for folder in folders if "search" in folder.parts or "paft_sft" in folder.parts}
+    first_stage = tmp_path / "checkpoints/suite_gsm8k/supervised/seed0"
+    told = {folder for folder in folders if arms & {folder, *folder.parents}}
+    assert told == set(folders) - searches - {first_stage}
+    bases = [report[0].name for report in reports]
+    assert bases == ["none", "none", "fixed", "fixed", "seed0", "none", "none", "fixed"]

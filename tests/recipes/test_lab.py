@@ -15,8 +15,14 @@
 """The lab does what verl's trainer and engine do, and its grids resume and keep settings apart."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +172,29 @@ def test_a_grid_resumes_and_never_mixes_settings(tmp_path, monkeypatch):
     grid.keep(grid.place("middle", 1, redit.GRPO, 0, {"lr": 0.5}), first)
     with pytest.raises(ValueError, match="2 settings"):
         grid.outcomes("middle", 1, redit.GRPO)
+
+
+def test_ctrl_c_ends_a_grid_with_the_cells_that_have_begun(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "recipes.lab.redit",
+        "run",
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "1",
+        "--steps",
+        "10",
+    ]
+    grid = subprocess.Popen([*command, "--processes", "1"], start_new_session=True, cwd=Path(__file__).parents[2])
+    while not list(tmp_path.rglob("*.json")):
+        assert grid.poll() is None
+        time.sleep(0.1)
+    os.killpg(grid.pid, signal.SIGINT)  # as a terminal does
+    assert grid.wait(timeout=300) != 0
+    cells = {place.relative_to(tmp_path).parts[1] for place in tmp_path.rglob("*.json")}
+    assert len(cells) < len(task.REGIMES) * len(outcomes.UPDATES)
 
 
 def outcome(accuracy: list[float]) -> dict:

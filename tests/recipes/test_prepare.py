@@ -36,7 +36,7 @@ SCRIPT = Path(prepare.__file__)
 app = typer.Typer()
 app.command()(prepare.main)
 GSM8K = {"question": "How many?", "answer": "#### 5"}
-GEOMETRY3K = {"problem": "<image>", "answer": "3", "images": [1]}
+GEOMETRY3K = {"problem": "<image>", "answer": "3", "images": [{"bytes": b"png", "path": None}]}
 MATH = {"problem": "Find $x$.", "solution": "So \\boxed{\\frac{1}{2}}.", "level": "Level 1", "type": "Algebra"}
 
 
@@ -102,8 +102,6 @@ def test_geometry3k_keeps_its_images_through_the_file(tmp_path):
         (Dataset.math, MATH, {**MATH, "solution": "So \\boxed\\frac{1}{2}."}, "AssertionError"),
         (Dataset.math, MATH, {**MATH, "level": 1}, "level is 1, and must be text"),
         (Dataset.math, MATH, {**MATH, "problem": None}, "problem is None, and must be text"),
-        (Dataset.geometry3k, GEOMETRY3K, {**GEOMETRY3K, "problem": "Find x."}, "0 <image> markers for 1 images"),
-        (Dataset.geometry3k, GEOMETRY3K, {**GEOMETRY3K, "answer": " "}, "answer is ' ', and must be text"),
     ],
 )  # fmt: skip
 def test_an_entry_that_is_not_as_it_should_be_is_named(tmp_path, dataset, good, bad, reason):
@@ -112,6 +110,21 @@ def test_an_entry_that_is_not_as_it_should_be_is_named(tmp_path, dataset, good, 
     with pytest.raises(ValueError, match="train.jsonl line 2: ") as error:
         prepare.read(dataset, tmp_path, "train")
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"problem": "Find x."}, "0 <image> markers for 1 images"),
+        ({"answer": " "}, "answer is ' ', and must be text"),
+        ({"images": ["img/1.png"]}, "image 0 has no bytes; take the data set's parquet files"),
+        ({"problem": "<image><image>", "images": [*GEOMETRY3K["images"], {"bytes": None, "path": "a.png"}]}, "image 1"),
+    ],
+)
+def test_a_picture_that_verl_could_not_read_is_named(change, reason):
+    assert prepare.geometry3k(GEOMETRY3K)["images"] == GEOMETRY3K["images"]
+    with pytest.raises(ValueError, match=reason):
+        prepare.geometry3k({**GEOMETRY3K, **change})
 
 
 @pytest.mark.parametrize(
@@ -146,3 +159,12 @@ def test_tables_are_not_written_over_and_lines_may_lie_beside_what_is_written(tm
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(GSM8K) + "\n")
     assert CliRunner().invoke(app, command).exit_code == 0
     assert "prompt" in pq.read_table(tmp_path / "train.parquet").to_pylist()[0]
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path):
+    (tmp_path / "file").touch()
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(GSM8K) + "\n")
+    command = ["gsm8k", "--source", str(tmp_path), "--out"]
+    assert said("is a file", CliRunner().invoke(app, [*command, str(tmp_path / "file")]))
+    assert said("Not a directory", CliRunner().invoke(app, [*command, str(tmp_path / "file/below")]))

@@ -59,7 +59,6 @@ def parts_of(
     passes: str,
     held_out: float,
     seed: int,
-    step: int,
     everyone: Callable[[list], list[list]],
 ) -> Parts:
     """The parts of a batch for a method.
@@ -78,11 +77,11 @@ def parts_of(
     if passes == "halves":
         tokens = chain(*everyone([int(mask.sum()) for mask in data["loss_mask"].unbind()]))
         loss = _normalised(loss, sum(tokens), tu.get_non_tensor_data(data, "global_batch_size", None))
-    return Parts(*divided(data, 0.5 if passes == "halves" else held_out, seed, step, everyone), loss)
+    return Parts(*divided(data, 0.5 if passes == "halves" else held_out, seed, everyone), loss)
 
 
 def divided(
-    data: TensorDict, share: float, seed: int, step: int, everyone: Callable[[list[str]], list[list[str]]]
+    data: TensorDict, share: float, seed: int, everyone: Callable[[list[str]], list[list[str]]]
 ) -> tuple[TensorDict, TensorDict, list[str]]:
     """The batch without `parts.other_part`, that part, and the groups of all ranks.
 
@@ -98,7 +97,7 @@ def divided(
     own = groups_of(data)
     by_rank = everyone(own)
     groups = [group for of_rank in by_rank for group in of_rank if group]
-    other = other_part(groups, share, seed, step)
+    other = other_part(groups, share, seed)
     parts = []
     for in_other in (False, True):
         rows = [row for row, group in enumerate(own) if (group in other) == in_other]

@@ -14,14 +14,14 @@
 
 """What a search leaves on disk: a record that grows with the run, the selection, and the record in each checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from verl_redit.flexora.config import FlexoraConfig
-from verl_redit.flexora.record import Record, checkpointed
+from verl_redit.flexora.record import Record, checkpointed, move_aside
 from verl_redit.flexora.selection import Selection, conclude
 
 
@@ -54,14 +54,19 @@ class SearchFolder:
         """Raise FileExistsError, on every rank, if the record of another search is where this one's is to grow."""
         self._by_one(self.record.refuse_other, tell=True)
 
-    def note(self, data: str, statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
-        """Take over one step as `Record.add`, and append it to the file.
+    def note(self, groups: Iterable[str], statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
+        """Take over one step as `Record.add`, and append it to the file; with the first one, record and selection of
+        another start are moved aside.
 
         Raises:
             OSError: it cannot be written. On every rank for the first step; afterwards on rank 0.
         """
-        self.record.add(data, statistics, skipped)
-        self._by_one(self.record.write_last, tell=len(self.record.steps) == 1)
+        self.record.add(groups, statistics, skipped)
+        self._by_one(lambda file: self._kept_up(self.record.write_last(file)), tell=len(self.record.steps) == 1)
+
+    def _kept_up(self, was_ours: bool) -> None:
+        if not was_ours:  # so the selection, if there is one, is another search's
+            move_aside(self.selection_file)
 
     def _by_one(self, act: Callable[[Path], None], tell: bool) -> None:
         """Let rank 0 do something with the file; told of a failure, the others do not wait for it in vain."""
@@ -97,5 +102,6 @@ class SearchFolder:
         return self.record.resume(checkpointed(checkpoint, self._ranks, self._rank))
 
     def replace(self) -> None:
-        """Put the record in place of the one in the output folder, which is moved aside if it went further."""
-        self._by_one(self.record.replace, tell=True)
+        """Put the record in place of the one in the output folder, which is moved aside with its selection if it went
+        further."""
+        self._by_one(lambda file: self._kept_up(self.record.replace(file)), tell=True)

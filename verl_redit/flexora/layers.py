@@ -91,6 +91,16 @@ def units_of(modules: Iterable[str], grain: str) -> dict[str, list[str]]:
     return units
 
 
+def stacks_of(units: Mapping[str, Iterable[str]]) -> list[str]:
+    """Names of the numbered rows of layers that units lie in: ``model.layers``; a vision tower has another.
+
+    Args:
+        units: unit -> its modules.
+    """
+    layers = [layer_of(module) for modules in units.values() for module in modules]
+    return list(dict.fromkeys(layer.rsplit(".", 1)[0] for layer in layers))
+
+
 def as_regex(modules: str | Sequence[str] | None) -> str | None:
     """What PEFT takes as ``exclude_modules`` (a list names modules by their last parts) as one regular expression."""
     if modules is None or isinstance(modules, str):

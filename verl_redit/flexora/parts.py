@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which rows of a batch are one prompt group, and which groups are set aside or make up the other half in a step.
+"""Which rows of a batch are one prompt group, and which groups of a batch are set aside or make up its other half.
 
 Rows of a prompt may lie on several ranks, so a group is known by its prompt's tokens and chosen by a keyed hash of
 them: every rank comes to the same answer, for any number of ranks and any order of rows.
@@ -28,30 +28,32 @@ class TooFewGroups(ValueError):
 
 def group_of(prompt: Sequence[int]) -> str:
     """Name of a row's group: 64 bits of its prompt's token ids, as hexadecimal text."""
-    return hashlib.blake2b(repr(list(prompt)).encode(), digest_size=8).hexdigest()
+    return digest_of(map(str, prompt))
 
 
-def other_part(groups: Iterable[str], share: float, seed: int, step: int) -> set[str]:
+def digest_of(words: Iterable[str]) -> str:
+    """64 bits of words in their order, as hexadecimal text."""
+    return hashlib.blake2b(" ".join(words).encode(), digest_size=8).hexdigest()
+
+
+def other_part(groups: Iterable[str], share: float, seed: int) -> set[str]:
     """The groups of the other half, or those that are held out: ``share`` of all, at least one and not all.
 
     Args:
-        groups: of the whole batch over all ranks.
+        groups: of the whole batch over all ranks. Which of them it is goes by all of them, so that a group's turn
+            comes with other batches, and PPO epochs over a batch train on none that they have set aside.
         share: above 0 and below 1.
-        step: of the search; groups rotate with it.
 
     Raises:
         TooFewGroups: fewer than two.
     """
-    distinct = set(groups)
+    distinct = sorted(set(groups))
     if len(distinct) < 2:
         raise TooFewGroups(
-            f"flexora: step {step} has a mini-batch of {len(distinct)} prompt group; a search compares groups, so make "
+            f"flexora: a mini-batch has {len(distinct)} prompt group; a search compares groups, so make "
             "actor.ppo_mini_batch_size (RL) or data.train_batch_size (supervised) 2 or more, and rows differ in their "
             "prompts"
         )
     count = min(max(round(share * len(distinct)), 1), len(distinct) - 1)
-    return set(sorted(distinct, key=lambda group: _key(seed, step, group))[:count])
-
-
-def _key(seed: int, step: int, group: str) -> bytes:
-    return hashlib.blake2b(f"{seed} {step} {group}".encode(), digest_size=8).digest()
+    batch = digest_of(distinct)
+    return set(sorted(distinct, key=lambda group: digest_of([str(seed), batch, group]))[:count])

@@ -16,6 +16,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from verl_redit.flexora.parts import digest_of
 from verl_redit.flexora.scores import METHODS, History
 
 FORMAT = 1
@@ -45,7 +47,7 @@ class Record:
         units: unit -> its modules, in the order of the statistics.
         sizes: LoRA parameters of each unit.
         model: what the layers belong to: path, model type, LoRA settings.
-        steps: one entry for each step: its number, digest of its prompts, and statistics, or why it was skipped.
+        steps: one entry for each step: its number, its prompt groups, and statistics, or why it was skipped.
     """
 
     settings: dict[str, Any]
@@ -54,13 +56,14 @@ class Record:
     model: dict[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, data: str, statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
+    def add(self, groups: Iterable[str], statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
         """Take over one step; one with a number that is not finite is skipped, and says where it was.
 
         Args:
+            groups: of its rows, by name; an empty one is of rows that fill up a batch.
             skipped: another reason to skip it.
         """
-        entry: dict[str, Any] = {"step": len(self.steps) + 1, "data": data}
+        entry: dict[str, Any] = {"step": len(self.steps) + 1, "groups": sorted(set(groups) - {""})}
         if skipped:
             entry["skipped"] = skipped
         for name, values in statistics.items():
@@ -83,8 +86,14 @@ class Record:
 
     @property
     def batches(self) -> list[str]:
-        """Digest of the prompts of each step in `history`."""
-        return [entry["data"] for entry in self.steps if entry.get("statistics")]
+        """A name of the prompt groups of each step in `history`."""
+        return [digest_of(entry["groups"]) for entry in self.steps if entry.get("statistics")]
+
+    @property
+    def rounds(self) -> float:
+        """How often each prompt was seen in `history`, on average; mini-batches that PPO epochs repeat count once."""
+        batches = {tuple(entry["groups"]) for entry in self.steps if entry.get("statistics")}
+        return sum(map(len, batches)) / max(len(set().union(*batches)), 1)
 
     @property
     def skipped(self) -> int:
@@ -154,20 +163,21 @@ class Record:
             "model": self.model,
         }
 
-    def write_last(self, file: Path) -> None:
-        """Add the last step to the file; with the first one, what an earlier start has left there is moved aside."""
-        if len(self.steps) > 1:
-            with file.open("a") as lines:
-                lines.write(json.dumps(self.steps[-1]) + "\n")
-        else:
-            self.replace(file)
+    def write_last(self, file: Path) -> bool:
+        """Add the last step to the file, with the first one as `replace`; returns whether it was this search's."""
+        if len(self.steps) == 1:
+            return self.replace(file)
+        with file.open("a") as lines:
+            lines.write(json.dumps(self.steps[-1]) + "\n")
+        return True
 
-    def replace(self, file: Path) -> None:
-        """Write all of it; a file that has something else in it is moved aside."""
-        if file.exists() and not self._text.startswith(file.read_text()):
-            asides = (file.with_suffix(f".{number}.jsonl") for number in count(1))
-            file.rename(next(aside for aside in asides if not aside.exists()))
+    def replace(self, file: Path) -> bool:
+        """Write all of it, and move a file with something else in it aside; returns whether it was this search's."""
+        ours = file.exists() and self._text.startswith(file.read_text())
+        if not ours:
+            move_aside(file)
         self.write(file)
+        return ours
 
     def write(self, file: Path) -> None:
         """Write all of it."""
@@ -177,6 +187,13 @@ class Record:
     @property
     def _text(self) -> str:
         return "".join(json.dumps(line) + "\n" for line in [self.header, *self.steps])
+
+
+def move_aside(file: Path) -> None:
+    """Give a file, if there is one, the next free number before its suffix."""
+    if file.exists():
+        asides = (file.with_suffix(f".{number}{file.suffix}") for number in count(1))
+        file.rename(next(aside for aside in asides if not aside.exists()))
 
 
 def checkpointed(checkpoint: Path, ranks: int, rank: int) -> Path:
@@ -220,6 +237,8 @@ def read(file: str | Path) -> Record:
     for number, entry in enumerate(entries[1:], start=2):
         if not isinstance(entry, dict):
             raise BadRecord(f"{path}: line {number} is no step of a search")
+        if not isinstance(entry.get("groups"), list):
+            raise BadRecord(f"{path}: line {number} names no prompt groups; run the search again")
         if any(len(values) != len(header["units"]) for values in entry.get("statistics", {}).values()):
             raise BadRecord(f"{path}: line {number} has not one number for each of {len(header['units'])} units")
     return Record(header["settings"], header["units"], header["sizes"], header["model"], entries[1:])

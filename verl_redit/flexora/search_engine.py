@@ -15,7 +15,6 @@
 """verl's FSDP engine with a search beside its training (``mode=search``), which may go on with what it has chosen
 (``mode=one_run``)."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +44,7 @@ from verl_redit.flexora.startup import (
     adapter_problems,
     begun_problems,
     choice_problems,
+    dropout_problems,
     gradient_problems,
     length_problems,
     lora_problems,
@@ -91,7 +91,8 @@ class SearchEngine(FSDPEngineWithLMHead):
         refuse(
             [
                 *gradient_problems(self.method, self.scaler is not None, dtypes, self.engine_config.offload_policy),
-                *choice_problems(self.flexora, sizes),
+                *dropout_problems(self.method, self._dropout()),
+                *choice_problems(self.flexora, factors.units, sizes),
                 *begun_problems(self.flexora, self.model_config.lora_adapter_path),
             ]
         )
@@ -116,6 +117,10 @@ class SearchEngine(FSDPEngineWithLMHead):
         parts = lora_modules(self.module)
         return [sum(lora_parameters(parts[module]) for module in modules) for modules in units.values()]
 
+    def _dropout(self) -> float:
+        layers = [module.p for module in self.module.modules() if isinstance(module, torch.nn.Dropout)]
+        return max([getattr(self.model_config.hf_config, "attention_dropout", 0.0), *layers])
+
     def _over_shards(self, summed: torch.Tensor) -> torch.Tensor:
         """Add up over the ranks that share one copy of the parameters."""
         replicas = self.device_mesh.size(0) if self.device_mesh.ndim == 2 else 1
@@ -137,7 +142,7 @@ class SearchEngine(FSDPEngineWithLMHead):
         if self.flexora.mode == "one_run" and "responses" not in data:  # V1 trainers are checked before they start
             refuse(length_problems(self.flexora, self.optimizer_config.total_training_steps))
         try:
-            outputs, groups, statistics = self._measured(search, data, loss_function, step)
+            outputs, groups, statistics = self._measured(search, data, loss_function)
             skipped = None
         except TooFewGroups as error:  # raised before anything is backpropagated
             if step == 1:
@@ -152,13 +157,11 @@ class SearchEngine(FSDPEngineWithLMHead):
             output["metrics"] |= {"flexora/step": [step], "flexora/skipped_steps": [self.record.skipped]}
         return output
 
-    def _measured(
-        self, search: Search, data, loss_function, step: int
-    ) -> tuple[list, list[str], dict[str, np.ndarray]]:
+    def _measured(self, search: Search, data, loss_function) -> tuple[list, list[str], dict[str, np.ndarray]]:
         """Backpropagate a batch in parts; returns outputs of those that train, all groups, and the statistics."""
         backpropagate = super().forward_backward_batch
         parts = parts_of(
-            data, loss_function, self.method.passes, self.flexora.held_out, self.flexora.seed, step, self._everyone
+            data, loss_function, self.method.passes, self.flexora.held_out, self.flexora.seed, self._everyone
         )
         train: list = []
         other: list = []
@@ -171,8 +174,7 @@ class SearchEngine(FSDPEngineWithLMHead):
         return train[:1] + (other if self.method.passes == "halves" else []), parts.groups, statistics
 
     def _note(self, groups: Iterable[str], statistics: dict[str, np.ndarray], skipped: str | None = None) -> None:
-        digest = hashlib.blake2b("".join(sorted(set(groups))).encode(), digest_size=8).hexdigest()
-        self.folder.note(digest, statistics, skipped)
+        self.folder.note(groups, statistics, skipped)
         if self.flexora.apply:
             self._apply_gates()
 

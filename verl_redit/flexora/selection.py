@@ -28,6 +28,7 @@ from verl_redit.flexora.choice import chooser, refuse_empty
 from verl_redit.flexora.config import FlexoraConfig
 from verl_redit.flexora.evidence import Evidence, gather
 from verl_redit.flexora.layers import exclude_regex
+from verl_redit.flexora.parts import digest_of
 from verl_redit.flexora.record import Record
 from verl_redit.flexora.scores import APPLIED, METHODS
 
@@ -72,6 +73,7 @@ class Selection:
         beats_chance: whether it does; None for a method without steps.
         scored_steps: updates that were scored.
         skipped_steps: updates that were not, see `Record.skipped`.
+        rounds: how often each prompt was seen, see `Record.rounds`.
         data_hash: 64 bits of the prompts seen, as hexadecimal text.
         versions: package -> version where it was written.
     """
@@ -83,6 +85,7 @@ class Selection:
     beats_chance: bool | None
     scored_steps: int
     skipped_steps: int
+    rounds: float
     data_hash: str
     versions: dict[str, str]
 
@@ -106,6 +109,7 @@ class Selection:
             f"{kept} from {self.scored_steps} steps, {more} than chance: for two halves of the steps, the "
             f"{found.measure} is {found.agreement:.2g} (chance up to {found.chance_agreement:.2g})"
             + ("" if None in steady else ", their steadiness {:.2g} (up to {:.2g})".format(*steady))
+            + (f". Each prompt was seen {self.rounds:.2g} times, so both share its noise" if self.rounds > 1 else "")
         )
 
     @property
@@ -192,7 +196,6 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
         )
     ]
     beats_chance = bool(evidence and evidence.beats_chance) if method.measures else None
-    data = hashlib.blake2b("".join(entry["data"] for entry in record.steps).encode(), digest_size=8).hexdigest()
     return Selection(
         units=units,
         settings=asdict(settings),
@@ -201,7 +204,8 @@ def conclude(record: Record, settings: FlexoraConfig) -> Selection:
         beats_chance=beats_chance,
         scored_steps=len(next(iter(history.values()))),
         skipped_steps=record.skipped,
-        data_hash=data,
+        rounds=record.rounds,
+        data_hash=digest_of(group for entry in record.steps for group in entry["groups"]),
         versions={package: importlib.metadata.version(package) for package in PACKAGES},
     )
 

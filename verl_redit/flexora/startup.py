@@ -15,6 +15,7 @@
 """What can be told about a run with Flexora before it trains: its settings, its selection and its adapter."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from omegaconf import DictConfig
 
 from verl_redit.data_files import found, listed, reads_files, row_count
 from verl_redit.flexora.config import FlexoraConfig
+from verl_redit.flexora.layers import stacks_of
 from verl_redit.flexora.record import BEGIN_ANEW, not_kept
 from verl_redit.flexora.scores import METHODS, Method
 from verl_redit.flexora.selection import BadSelection, Selection, load
@@ -72,6 +74,11 @@ def _search_problems(config: DictConfig, settings: FlexoraConfig) -> Iterator[st
             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm: it divides by the width of each part of a "
             "batch; set actor_rollout_ref.actor.loss_scale_factor"
         )
+    if actor.policy_loss.loss_mode == "geo_mean" and METHODS[settings.method].passes != "whole":
+        yield (
+            "actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean: it is a mean over the rows of a micro-batch, so "
+            f"the parts of flexora.method={settings.method} would not add up to the batch; use flexora.method=sign"
+        )
     mode = str(config.trainer.v1.trainer_mode)
     if "async_training" in config:
         mode = "fully_async"
@@ -117,6 +124,20 @@ def gradient_problems(method: Method, scales: bool, dtypes: set[torch.dtype], of
         )
 
 
+def dropout_problems(method: Method, dropout: float) -> Iterator[str]:
+    """Why differences of gradients would be those of dropout.
+
+    Args:
+        dropout: the largest probability in the model or its adapter.
+    """
+    if method.passes == "unrolled" and dropout > 0:
+        yield (
+            f"flexora.method=unrolled takes differences of gradients, and dropout ({dropout}) falls anew for each; set "
+            "it to 0 (model.override_config.attention_dropout=0, or as the model names its own; an adapter of "
+            "model.lora_adapter_path has it as lora_dropout in its adapter_config.json), or use align or first_order"
+        )
+
+
 def begun_problems(settings: FlexoraConfig, adapter: str | None) -> Iterator[str]:
     """Why a run should not begin from an adapter that is there."""
     searches = METHODS[settings.method].passes != "none"  # else the layers are chosen before anything is trained
@@ -127,12 +148,19 @@ def begun_problems(settings: FlexoraConfig, adapter: str | None) -> Iterator[str
         )
 
 
-def choice_problems(settings: FlexoraConfig, sizes: Sequence[int]) -> Iterator[str]:
+def choice_problems(settings: FlexoraConfig, units: Mapping[str, Sequence[str]], sizes: Sequence[int]) -> Iterator[str]:
     """Why no scores give a choice.
 
     Args:
+        units: unit -> its modules.
         sizes: LoRA parameters of each unit.
     """
+    if settings.method in ("first", "middle", "last") and len(stacks := stacks_of(units)) > 1:
+        yield (
+            f"flexora.method={settings.method} goes by the order of layers, and there is none between those of "
+            f"{' and '.join(stacks)}; keep LoRA off all but one by model.exclude_modules, for example "
+            f"'{re.escape(stacks[-1])}.*'"
+        )
     if len(sizes) < 2:
         yield "flexora: there is one unit, and nothing to choose; set flexora.grain=module, or drop +flexora"
     elif settings.rule == "top_k" and (settings.k or 0) >= len(sizes):
