@@ -187,7 +187,11 @@ def test_ctrl_c_ends_a_grid_with_the_cells_that_have_begun(tmp_path):
         "--steps",
         "10",
     ]
-    grid = subprocess.Popen([*command, "--processes", "1"], start_new_session=True, cwd=Path(__file__).parents[2])
+    grid = subprocess.Popen(
+        [*command, "--processes", "1"], start_new_session=True, cwd=Path(__file__).parents[2],
+        # a shell lets what it starts in the background ignore ctrl-C
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not list(tmp_path.rglob("*.json")):
         assert grid.poll() is None
         time.sleep(0.1)

@@ -119,7 +119,7 @@ class SearchEngine(FSDPEngineWithLMHead):
 
     def _dropout(self) -> float:
         layers = [module.p for module in self.module.modules() if isinstance(module, torch.nn.Dropout)]
-        return max([getattr(self.model_config.hf_config, "attention_dropout", 0.0), *layers])
+        return max([getattr(self.model_config.hf_config, "attention_dropout", None) or 0.0, *layers])
 
     def _over_shards(self, summed: torch.Tensor) -> torch.Tensor:
         """Add up over the ranks that share one copy of the parameters."""
