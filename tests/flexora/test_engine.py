@@ -392,6 +392,15 @@ def test_one_run_that_chooses_as_it_resumes_begins_anew_afterwards(search, tmp_p
     assert len(sent_layers(second)) == 2
 
 
+def test_differences_of_gradients_are_not_taken_where_a_model_has_dropout(model, tmp_path):
+    other = Path(shutil.copytree(model, tmp_path / "model"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+    with pytest.raises(ValueError, match=r"dropout \(0.1\) falls anew for each"):
+        build(other, {"method": "unrolled", "output": str(tmp_path)})
+    build(other, {"method": "first_order", "output": str(tmp_path)})
+
+
 def test_a_new_search_moves_the_selection_of_an_older_one_aside(search, tmp_path):
     train(search("grad_norm", search_steps=4, k=2), 4)
     old = (tmp_path / "out/selection.json").read_text()
