@@ -22,7 +22,7 @@ import json
 import multiprocessing
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,12 +30,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from recipes.lab.grpo import Settings
 from recipes.lab.outcomes import SMOOTHING, UPDATES, Grid, final
 from recipes.lab.outcomes import report as tell
 from recipes.lab.run import train
+from recipes.lab.runs import wait_for
 from recipes.lab.task import REGIMES, Task
 
 app = typer.Typer(add_completion=False)
@@ -123,13 +123,7 @@ def run(
         jobs = [(regime, updates, seed) for seed in chosen for regime in REGIMES for updates in UPDATES]
         with ProcessPoolExecutor(processes, spawn, _ignore_ctrl_c) as pool:
             started = [pool.submit(cell, Grid(out, steps), *job) for job in jobs]
-            title = f"cells with seeds {chosen.start} to {chosen.stop - 1}"
-            try:
-                for done in track(as_completed(started), title, total=len(started)):
-                    done.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            wait_for(pool, started, f"cells with seeds {chosen.start} to {chosen.stop - 1}", Console())
 
 
 @app.command()

@@ -14,7 +14,7 @@
 """Many runs of verl's own trainer side by side, each judged by verl's validation after its last step."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,19 +60,20 @@ class Job:
 
 
 def run_all(jobs: list[Job], workspace: Path, processes: int, console: Console) -> None:
-    """Make the runs that are not finished; processors are shared out.
-
-    After a failure, or ctrl-C, those that have begun go to their end and no other begins.
-    """
+    """Make the runs that are not finished, as `wait_for` says; processors are shared out."""
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     with ThreadPoolExecutor(processes) as pool:
-        started = [pool.submit(_run, job, workspace) for job in jobs]
-        try:
-            for done in track(as_completed(started), "runs", total=len(started), console=console):
-                done.result()
-        except BaseException:  # ctrl-C too
-            pool.shutdown(cancel_futures=True)
-            raise
+        wait_for(pool, [pool.submit(_run, job, workspace) for job in jobs], "runs", console)
+
+
+def wait_for(pool: Executor, started: list[Future], title: str, console: Console) -> None:
+    """Wait with a progress bar; after a failure, or ctrl-C, what has begun goes to its end and nothing else begins."""
+    try:
+        for done in track(as_completed(started), title, total=len(started), console=console):
+            done.result()
+    except BaseException:  # ctrl-C too
+        pool.shutdown(cancel_futures=True)
+        raise
 
 
 def _run(job: Job, workspace: Path) -> None:

@@ -175,20 +175,9 @@ def test_a_grid_resumes_and_never_mixes_settings(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_a_grid_with_the_cells_that_have_begun(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "recipes.lab.redit",
-        "run",
-        "--out",
-        str(tmp_path),
-        "--seeds",
-        "1",
-        "--steps",
-        "10",
-    ]
+    command = f"-m recipes.lab.redit run --out {tmp_path} --seeds 1 --steps 10 --processes 1"
     grid = subprocess.Popen(
-        [*command, "--processes", "1"], start_new_session=True, cwd=Path(__file__).parents[2],
+        [sys.executable, *command.split()], start_new_session=True, cwd=Path(__file__).parents[2],
         # a shell lets what it starts in the background ignore ctrl-C
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

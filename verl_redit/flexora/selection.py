@@ -109,7 +109,7 @@ class Selection:
             f"{kept} from {self.scored_steps} steps, {more} than chance: for two halves of the steps, the "
             f"{found.measure} is {found.agreement:.2g} (chance up to {found.chance_agreement:.2g})"
             + ("" if None in steady else ", their steadiness {:.2g} (up to {:.2g})".format(*steady))
-            + (f". Each prompt was seen {self.rounds:.2g} times, so both share its noise" if self.rounds > 1 else "")
+            + (f". Each prompt was seen {self.rounds:.2f} times, so both share its noise" if self.rounds > 1 else "")
         )
 
     @property
